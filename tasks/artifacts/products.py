@@ -1,0 +1,145 @@
+"""What each stage makes: the values that travel from stage to stage, and that stage records keep."""
+
+from pydantic import Field
+
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.specs.results import ValidationSummary
+from trainyard.tasks.specs.spec import Spec
+
+
+class StagedDataset(Spec):
+    """One data reference, pinned and present on local disk."""
+
+    uri: str
+    """The reference's address."""
+
+    sha256: str
+    """Digest of the manifest: the dataset's identity."""
+
+    single_object: bool
+    """Whether the reference is one object (the script gets a file) or a prefix (it gets a directory)."""
+
+    num_objects: int
+    """Objects in it."""
+
+    num_bytes: int
+    """Size in bytes of all objects together."""
+
+    manifest: ArtifactRef
+    """The dataset manifest in the store."""
+
+
+class StagedData(Spec):
+    """The stage stage's product: every dataset of the estimator, by the URI of its reference."""
+
+    datasets: tuple[StagedDataset, ...] = ()
+    """In the order in which the estimator names them."""
+
+
+class TrainedRun(Spec):
+    """The train stage's product."""
+
+    run_id: str
+    """Id of the training run that made it."""
+
+    source: ArtifactRef
+    """Tree: the source snapshot that was run."""
+
+    outputs: ArtifactRef
+    """Tree: what the script wrote below ``outputs/``."""
+
+    logs: ArtifactRef
+    """Tree: what the script wrote below ``logs/``, and one log a rank below ``ranks/``."""
+
+    records: ArtifactRef
+    """Tree: one file of metric records a rank (``rank-00000.jsonl``)."""
+
+    world_size: int
+    """Number of ranks."""
+
+    resumed: bool
+    """Whether a checkpoint of an earlier attempt was there when training started."""
+
+
+class CollectedMetrics(Spec):
+    """The metrics stage's product."""
+
+    report: ArtifactRef
+    """JSON: every series, final value and per-rank throughput."""
+
+    plots: ArtifactRef
+    """Tree: one SVG a plot."""
+
+    finals: dict[str, float]
+    """Last value of every metric that rank 0 logged."""
+
+
+class OnnxBundle(Spec):
+    """The export stage's product."""
+
+    bundle: ArtifactRef
+    """Tree: ``model.onnx``, its external data if any, and ``signature.json``."""
+
+    opset: int
+    """Opset version of the default ONNX domain."""
+
+    model_file: str
+    """Path inside the run's outputs of the program that was exported."""
+
+
+class ValidatedModel(Spec):
+    """The validate stage's product, when the gate was passed."""
+
+    report: ArtifactRef
+    """JSON: every check with its figures."""
+
+    bundle_sha256: str
+    """Digest of the bundle that passed."""
+
+    verdict_sha256: str
+    """Digest of what was proven: settings, inputs, and each check's name, bound and outcome, but no measured
+    times or rounding errors; so the same gate passed again by the same model is the same verdict."""
+
+    summary: ValidationSummary
+    """The verdict."""
+
+
+class RegisteredModel(Spec):
+    """The register stage's product."""
+
+    name: str
+    """The model's name."""
+
+    version: int = Field(ge=1)
+    """Version number, one more than the newest before it."""
+
+    uri: str
+    """Address of the version's directory in the store."""
+
+    manifest: ArtifactRef
+    """JSON: bundle, report and lineage of the version."""
+
+
+class Lineage(Spec):
+    """Where a model comes from: the digests and settings that decide it."""
+
+    source_sha256: str
+    """Digest of the source snapshot."""
+
+    datasets: dict[str, str]
+    """Manifest digest of each dataset, by the address of its reference."""
+
+    arguments: tuple[str, ...]
+    """The script's arguments; data references appear as their address."""
+
+    topology: str
+    """For example ``1x2 mpi``."""
+
+    environment: dict[str, str]
+    """Versions of the libraries that made it."""
+
+    metrics: dict[str, float]
+    """Final metrics of the training run."""
+
+    pipeline_run: str
+    """Id of the Prefect flow run that registered it."""

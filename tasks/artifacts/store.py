@@ -1,0 +1,210 @@
+"""The store: ``put`` gives a reference, ``verify`` and ``materialize`` believe nothing but the digest.
+
+Layout under the store's URL::
+
+    objects/<first two digits>/<sha256>        the bytes of a file, or the listing of a tree
+    cache/<stage>/<key>.json                    stage records (trainyard.tasks.caching)
+    models/<name>/<version>/                    the registry (trainyard.tasks.registry)
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
+from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
+
+
+class ArtifactStore:
+    """Content-addressed files and trees under one fsspec URL.
+
+    Writing the same content twice, or at the same time, is harmless: an object is written under its own digest,
+    atomically, and never changed.
+
+    Args:
+        url: Any fsspec URL or a local path.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.root = Location(url)
+
+    @property
+    def url(self) -> str:
+        """The store's URL."""
+        return self.root.url
+
+    def put_bytes(self, data: bytes) -> ArtifactRef:
+        """Store bytes as a file."""
+        sha256 = digest_bytes(data)
+        target = self._object(sha256)
+        if not target.exists():
+            target.write_bytes(data)
+        return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=len(data))
+
+    def put_file(self, path: Path) -> ArtifactRef:
+        """Store a local file."""
+        sha256, num_bytes = digest_file(path)
+        target = self._object(sha256)
+        if not target.exists():
+            target.upload(path)
+        return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
+
+    def put_tree(self, directory: Path) -> ArtifactRef:
+        """Store every regular file below a local directory, as one unit. Links and empty folders are left out."""
+        files = (path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+        return self.put_files({path.relative_to(directory).as_posix(): path for path in files})
+
+    def put_files(self, files: Mapping[str, Path]) -> ArtifactRef:
+        """Store local files as one tree.
+
+        Args:
+            files: Path in the tree (forward slashes) to local file.
+        """
+        entries = []
+        for relative, path in sorted(files.items()):
+            ref = self.put_file(path)
+            executable = os.access(path, os.X_OK)
+            entries.append(
+                TreeEntry(path=relative, sha256=ref.sha256, num_bytes=ref.num_bytes, executable=executable)
+            )
+        listing = TreeListing(entries=tuple(entries))
+        ref = self.put_bytes(canonical_json(listing.model_dump(mode="json")))
+        return ref.model_copy(update={"kind": "tree", "num_bytes": sum(e.num_bytes for e in entries)})
+
+    def read_bytes(self, ref: ArtifactRef) -> bytes:
+        """The bytes of a file artifact, verified.
+
+        Raises:
+            ArtifactDamagedError: It is missing, or its bytes are not those of its digest.
+        """
+        return self._read_object(ref.sha256)
+
+    def list_tree(self, ref: ArtifactRef) -> TreeListing:
+        """The files of a tree artifact; raises as ``read_bytes`` does."""
+        return TreeListing.model_validate_json(self._read_object(ref.sha256))
+
+    def read_entry(self, ref: ArtifactRef, path: str) -> bytes:
+        """The bytes of one file of a tree, verified.
+
+        Raises:
+            KeyError: The tree has no such file.
+            ArtifactDamagedError: As ``read_bytes``.
+        """
+        for entry in self.list_tree(ref).entries:
+            if entry.path == path:
+                return self._read_object(entry.sha256)
+        raise KeyError(path)
+
+    def find_entry(self, ref: ArtifactRef, path: str) -> ArtifactRef:
+        """A reference to one file of a tree; raises as ``read_entry`` does."""
+        for entry in self.list_tree(ref).entries:
+            if entry.path == path:
+                uri = self._object(entry.sha256).url
+                return ArtifactRef(uri=uri, sha256=entry.sha256, num_bytes=entry.num_bytes)
+        raise KeyError(path)
+
+    def verify(self, ref: ArtifactRef) -> None:
+        """Prove that an artifact is whole by reading and hashing all of it.
+
+        Raises:
+            ArtifactDamagedError: Something is missing or differs.
+        """
+        if ref.kind == "file":
+            self._verify_object(ref.sha256)
+            return
+        for entry in self.list_tree(ref).entries:
+            self._verify_object(entry.sha256)
+
+    def materialize(self, ref: ArtifactRef, destination: Path) -> Path:
+        """Copy an artifact to a local path, verified on the way; the path appears whole or not at all.
+
+        Args:
+            ref: A file or tree of this store.
+            destination: Where to put it; for a tree, the directory. Must not exist.
+
+        Raises:
+            ArtifactDamagedError: Something is missing or differs.
+        """
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
+        try:
+            whole = scratch / "content"
+            if ref.kind == "file":
+                self._download(ref.sha256, whole)
+            else:
+                whole.mkdir()
+                for entry in self.list_tree(ref).entries:
+                    path = whole / _safe_relative(entry.path)
+                    self._download(entry.sha256, path)
+                    path.chmod(0o755 if entry.executable else 0o644)
+            os.replace(whole, destination)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return destination
+
+    def materialize_once(self, ref: ArtifactRef, destination: Path) -> Path:
+        """Like ``materialize``, but keeps a copy that is there already and still right; a wrong one is replaced."""
+        if destination.exists():
+            if self._is_copy(ref, destination):
+                return destination
+            shutil.rmtree(destination) if destination.is_dir() else destination.unlink()
+        return self.materialize(ref, destination)
+
+    def _is_copy(self, ref: ArtifactRef, path: Path) -> bool:
+        if ref.kind == "file":
+            return path.is_file() and digest_file(path)[0] == ref.sha256
+        files = {p.relative_to(path).as_posix(): digest_file(p)[0] for p in path.rglob("*") if p.is_file()}
+        return files == {entry.path: entry.sha256 for entry in self.list_tree(ref).entries}
+
+    def _object(self, sha256: str) -> Location:
+        return self.root / f"objects/{sha256[:2]}/{sha256}"
+
+    def _read_object(self, sha256: str) -> bytes:
+        return b"".join(self._verified_chunks(sha256))
+
+    def _verify_object(self, sha256: str) -> None:
+        for _ in self._verified_chunks(sha256):
+            pass
+
+    def _download(self, sha256: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            for chunk in self._verified_chunks(sha256):
+                out.write(chunk)
+
+    def _verified_chunks(self, sha256: str) -> Iterator[bytes]:
+        """The object's bytes; raises after the last one if they are not those of the digest."""
+        hasher = hashlib.sha256()
+        try:
+            for chunk in self._object(sha256).read_chunks():
+                hasher.update(chunk)
+                yield chunk
+        except StorageNotFoundError as error:
+            raise _missing(sha256, self.url) from error
+        if hasher.hexdigest() != sha256:
+            # It is not what its name says: out of the way, or the stage that makes it again would keep it.
+            self._object(sha256).delete()
+            raise _damaged(sha256, hasher.hexdigest(), self.url)
+
+
+def _safe_relative(path: str) -> PurePosixPath:
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+        raise ArtifactDamagedError(f"A stored tree names the file {path!r}, which lies outside it; it is not ours.")
+    return relative
+
+
+def _missing(sha256: str, url: str) -> ArtifactDamagedError:
+    return ArtifactDamagedError(f"Artifact {sha256[:12]} is missing from the store {url}; its stage will make it again.")
+
+
+def _damaged(expected: str, found: str, url: str) -> ArtifactDamagedError:
+    return ArtifactDamagedError(
+        f"Artifact {expected[:12]} in the store {url} is damaged: its bytes hash to {found[:12]}; "
+        "its stage will make it again."
+    )

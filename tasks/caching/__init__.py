@@ -1,0 +1,1 @@
+"""The stage cache: keys that name everything that decides a result, and hits that are verified."""

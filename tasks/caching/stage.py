@@ -1,0 +1,152 @@
+"""Run one stage through its cache: look up, verify, else work and record."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+
+from trainyard.tasks.artifacts.references import iter_references
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.keys import StageKey, code_components, library_components
+from trainyard.tasks.caching.records import Product, read_record, write_record
+from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
+from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.policy import CacheMode, StageName
+from trainyard.tasks.specs.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+class StageContext(Spec):
+    """Where a stage keeps things, and how it uses its cache; never part of a key."""
+
+    store_url: str
+    """URL of the artifact store."""
+
+    home: Path
+    """Directory of this machine for runs, checkpoints and staged data."""
+
+    cache: CacheMode = "on"
+    """The stage's cache mode."""
+
+    timeout_s: float | None = None
+    """Seconds that one attempt may take."""
+
+    @classmethod
+    def from_settings(cls, store_url: str | None = None, **changes: object) -> "StageContext":
+        """The context of this machine's settings, for calling a stage without a pipeline."""
+        settings = Settings()
+        return cls.model_validate({"store_url": store_url or settings.store_url, "home": settings.home, **changes})
+
+    @property
+    def store(self) -> ArtifactStore:
+        """The artifact store."""
+        return ArtifactStore(self.store_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(Generic[Product]):
+    """What the cache must know of a stage.
+
+    Args:
+        name: The stage's name.
+        product_type: The type of what it makes.
+        packages: Packages below ``trainyard.tasks`` whose code decides the result.
+        libraries: Distributions whose versions decide the result.
+        verify: Proves what references cannot, such as staged files on local disk; raises
+            ``ArtifactDamagedError``. References are always verified.
+    """
+
+    name: StageName
+    product_type: type[Product]
+    packages: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
+    verify: Callable[[Product, StageContext], None] = field(default=lambda product, context: None)
+
+    def key(self, components: dict[str, str]) -> StageKey:
+        """The key for some configuration and inputs."""
+        return StageKey(
+            stage=self.name,
+            components={**code_components(self.packages), **library_components(self.libraries), **components},
+        )
+
+
+class StageResult(BaseModel, Generic[Product]):
+    """What a stage made, and whether it ran for it."""
+
+    product: Product
+    status: Literal["ran", "cached"]
+    cache_key: str | None
+    num_bytes: int
+    attempts: int = 1
+
+
+def run_stage(
+    stage: Stage[Product], components: dict[str, str], work: Callable[[StageKey], Product], context: StageContext
+) -> StageResult[Product]:
+    """Give the verified result of before, or work and record the result.
+
+    Of several runs that need the same key at once, one works; the others wait and reuse its result. The lock is
+    the kernel's (``flock``), so a holder that dies frees it.
+
+    Args:
+        stage: The stage.
+        components: The configuration and inputs that decide the result, by name.
+        work: Makes the product; gets the key (training keeps its checkpoints under it).
+        context: Where things are, and how to use the cache.
+
+    Returns:
+        The product, and whether it was cached.
+
+    Raises:
+        PipelineError: What ``work`` raises.
+    """
+    key = stage.key(components)
+    with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock"):
+        found = _verified_hit(stage, key, context) if context.cache == "on" else None
+        if found is not None:
+            return _result(found, "cached", key)
+        product = work(key)
+        if context.cache != "off":
+            write_record(context.store, key, product)
+        return _result(product, "ran", key)
+
+
+def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -> Product | None:
+    store = context.store
+    record = read_record(store, key, stage.product_type)
+    if record is None:
+        return None
+    try:
+        for reference in iter_references(record.product):
+            store.verify(reference)
+        stage.verify(record.product, context)
+    except (ArtifactDamagedError, StorageNotFoundError) as error:
+        log.warning("The cached result of %s is not usable and is made again: %s", stage.name, error)
+        return None
+    return record.product
+
+
+def _result(product: Product, status: Literal["ran", "cached"], key: StageKey) -> StageResult[Product]:
+    num_bytes = sum(reference.num_bytes for reference in iter_references(product))
+    return StageResult(product=product, status=status, cache_key=key.sha256, num_bytes=num_bytes)
+
+
+@contextmanager
+def _single_flight(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another run is making the same result; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

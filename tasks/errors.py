@@ -1,0 +1,147 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    PipelineError
+    ├── TransientError                  worth another attempt: retried
+    │   ├── StorageUnavailableError     endpoint down, throttled, connection lost, timed out
+    │   ├── ObjectChangedError          an object was overwritten while it was being read
+    │   ├── ArtifactDamagedError        a stored artifact is missing, or its bytes are not those of its digest
+    │   └── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
+    └── PermanentError                  the same attempt would fail again: never retried
+        ├── InvalidInputError           what the user asked for cannot run; lists every problem found
+        ├── StorageNotFoundError        no such bucket, object or prefix
+        ├── StorageAccessError          wrong or missing credentials
+        ├── UnsafeObjectKeyError        an object key would leave the staging directory
+        ├── ScriptDefectError           the training script cannot run as it is (import, syntax, arguments)
+        ├── TrainingTimeoutError        training reached its deadline
+        ├── WorldSizeError              the ranks do not form the world that was asked for
+        ├── MetricsError                metric records that cannot be read
+        ├── ModelNotFoundError          training left no model where the export looks for one
+        ├── ExportError                 the model cannot be expressed in ONNX as asked
+        ├── ValidationFailedError       ONNX Runtime does not give the trained model's answers, or quality is short
+        └── RegistrationError           the registry refused the model
+
+A message says what happened, where, what was expected and found, and what to do. Third-party exceptions are
+translated once, in the module that imports the third party. Every error survives pickling.
+"""
+
+
+class PipelineError(Exception):
+    """Base of every error that Trainyard raises on purpose.
+
+    Args:
+        message: What happened, where, expected and found, and what to do.
+        details: Extra facts for programs, kept as attributes (and through pickling).
+    """
+
+    def __init__(self, message: str = "", **details: object) -> None:
+        super().__init__(message)
+        self.__dict__.update(details)
+
+
+class TransientError(PipelineError):
+    """The same attempt may succeed later; retry policies apply."""
+
+
+class PermanentError(PipelineError):
+    """The same attempt would fail again; never retried."""
+
+
+class StorageUnavailableError(TransientError):
+    """A storage endpoint did not answer, throttled us, or dropped the connection."""
+
+
+class ObjectChangedError(TransientError):
+    """An object was overwritten while it was being read; the next attempt lists it anew."""
+
+
+class ArtifactDamagedError(TransientError):
+    """A stored artifact is missing or its bytes do not match its digest; its stage makes it again."""
+
+
+class TrainingFailedError(TransientError):
+    """A rank ended badly in a way that another attempt, from the last checkpoint, may survive.
+
+    Attributes:
+        rank: The first rank that failed, or None where the launcher itself failed.
+        exit_code: Its exit code, negative for a signal, or None.
+    """
+
+    rank: int | None = None
+    exit_code: int | None = None
+
+
+class InvalidInputError(PermanentError):
+    """What was asked for cannot run.
+
+    Attributes:
+        problems: Every problem found, one sentence each.
+    """
+
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_problems(cls, subject: str, problems: list[str]) -> "InvalidInputError":
+        """Build the one message that names all problems."""
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        return cls(f"{subject} cannot run: {count}; nothing was launched.\n{lines}", problems=tuple(problems))
+
+
+class StorageNotFoundError(PermanentError):
+    """No such bucket, object or prefix."""
+
+
+class StorageAccessError(PermanentError):
+    """The storage refused the credentials, or there are none."""
+
+
+class UnsafeObjectKeyError(PermanentError):
+    """An object key cannot be turned into a file name inside the staging directory."""
+
+
+class ScriptDefectError(PermanentError):
+    """The training script cannot run as it is: another attempt would end at the same line.
+
+    Attributes:
+        rank: The first rank that failed.
+        exit_code: Its exit code.
+    """
+
+    rank: int | None = None
+    exit_code: int | None = None
+
+
+class TrainingTimeoutError(PermanentError):
+    """Training reached its deadline and was stopped."""
+
+
+class WorldSizeError(PermanentError):
+    """The ranks do not form the world that was asked for."""
+
+
+class MetricsError(PermanentError):
+    """Metric records that cannot be read."""
+
+
+class ModelNotFoundError(PermanentError):
+    """Training left no model where the export looks for one."""
+
+
+class ExportError(PermanentError):
+    """The trained model cannot be expressed in ONNX as asked."""
+
+
+class ValidationFailedError(PermanentError):
+    """The ONNX model did not pass its gate, so it is not registered.
+
+    Attributes:
+        report_uri: Where the full report is.
+    """
+
+    report_uri: str | None = None
+
+
+class RegistrationError(PermanentError):
+    """The registry refused the model."""

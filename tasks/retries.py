@@ -1,0 +1,33 @@
+"""Retries: transient errors only, with backoff and jitter, as the stage's policy says."""
+
+import logging
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+
+from trainyard.tasks.errors import TransientError
+from trainyard.tasks.specs.policy import StagePolicy
+
+log = logging.getLogger(__name__)
+
+
+def retry_if_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[Any]") -> bool:
+    """Whether to try again; a plain function, because Prefect disables retries for any other callable."""
+    try:
+        state.result()
+    except TransientError:
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+def with_policy(task: "Task[Any, Any]", policy: StagePolicy) -> "Task[Any, Any]":
+    """The task, retried and bounded in time as the policy says."""
+    return task.with_options(
+        retries=policy.retries,
+        retry_delay_seconds=policy.retry_delays_s() or None,
+        retry_jitter_factor=policy.jitter or None,
+        timeout_seconds=policy.timeout_s,
+    )

@@ -1,0 +1,50 @@
+"""Who this process is among the ranks, and the files that each rank keeps."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """A process's place in the world."""
+
+    rank: int
+    """Global rank, from 0."""
+
+    local_rank: int
+    """Rank on this host, from 0."""
+
+    world_size: int
+    """Number of ranks."""
+
+    launched_by_mpi: bool
+    """Whether Open MPI started this process."""
+
+    host: str
+    """This machine's name."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Rank":
+        """Read the launcher's variables: Open MPI's, else torchrun's, else those of a single process."""
+        by_mpi = "OMPI_COMM_WORLD_RANK" in environment
+        names = (
+            ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE")
+            if by_mpi
+            else ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+        )
+        rank, local_rank, world_size = (
+            int(environment.get(name, default)) for name, default in zip(names, ("0", "0", "1"), strict=True)
+        )
+        return cls(rank, local_rank, world_size, by_mpi, socket.gethostname())
+
+
+def log_file(directory: Path, rank: int) -> Path:
+    """Where a rank's output goes."""
+    return directory / f"rank-{rank:05d}.log"
+
+
+def failure_file(directory: Path, rank: int) -> Path:
+    """Where a rank that fails says why."""
+    return directory / f"rank-{rank:05d}.failure.json"

@@ -1,0 +1,29 @@
+"""Settings from the environment, read in one place (prefix ``TRAINYARD_``)."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What differs between machines; nothing here changes what a stage computes."""
+
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", use_attribute_docstrings=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".trainyard")
+    """Directory for runs, checkpoints, staged data and, by default, the store."""
+
+    store: str | None = None
+    """URL of the artifact store; ``store/`` in the home directory by default."""
+
+    stop_grace_s: float = Field(default=10.0, ge=0, le=300)
+    """Seconds that a stopped training has between SIGTERM and SIGKILL."""
+
+    progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
+    """Least seconds between two progress lines of one stage."""
+
+    @property
+    def store_url(self) -> str:
+        """The store to use where a call names none."""
+        return self.store or (self.home / "store").absolute().as_uri()

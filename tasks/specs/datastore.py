@@ -1,0 +1,105 @@
+"""Where data lives: a datastore is a URL, a reference is a place inside it."""
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from trainyard.tasks.specs.spec import Spec
+
+
+def _refuse_credentials_in_url(url: str) -> str:
+    if urlsplit(url).password is not None:
+        raise ValueError(
+            "holds a password: keep credentials out of URLs (parameters are shown in the Prefect UI); "
+            "use the environment of the machine that stages the data, or a Prefect block"
+        )
+    return url
+
+
+class DataReference(Spec):
+    """One object, or all objects under a prefix, of a datastore; reaches the script as a local path."""
+
+    datastore: "Datastore" = Field(title="Datastore")
+    """The datastore it is in."""
+
+    key: str = Field(default="", title="Key or prefix")
+    """Path inside the datastore: one object, or a prefix (everything below it). Empty: the whole datastore."""
+
+    mode: Literal["mount", "download"] = Field(default="mount", title="Mode")
+    """Kept for scripts that move here; both give the script a local, verified directory or file."""
+
+    @property
+    def uri(self) -> str:
+        """The full address, for example ``s3://training-data/digits/train``."""
+        base = self.datastore.url
+        return base if not self.key else f"{base.rstrip('/')}/{self.key.lstrip('/')}"
+
+    def as_mount(self) -> "DataReference":
+        """The same data; the script gets a local path to it."""
+        return self.model_copy(update={"mode": "mount"})
+
+    def as_download(self) -> "DataReference":
+        """The same data; the script gets a local path to it."""
+        return self.model_copy(update={"mode": "download"})
+
+
+class Datastore(Spec):
+    """A place that holds data, as any fsspec URL: ``s3://bucket/prefix``, ``file:///data``, ``memory://x``.
+
+    Credentials are never fields. They come from the environment (for S3: ``AWS_ACCESS_KEY_ID``,
+    ``AWS_SECRET_ACCESS_KEY``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...) of the process that stages the data,
+    or from the Prefect block that ``block`` names.
+    """
+
+    url: str = Field(min_length=1, title="URL", examples=["s3://training-data/digits"])
+    """Any fsspec URL; a plain path means ``file://``."""
+
+    endpoint_url: str | None = Field(default=None, title="Endpoint URL", examples=["http://127.0.0.1:9000"])
+    """Address of an S3-compatible server; the environment's, or the cloud's own, by default."""
+
+    anonymous: bool = Field(default=False, title="Anonymous")
+    """Read a public bucket without credentials."""
+
+    block: str | None = Field(default=None, title="Prefect block")
+    """Name of the Prefect block (type ``trainyard-datastore``) that holds the secret storage options."""
+
+    _check_url = field_validator("url")(_refuse_credentials_in_url)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, data: Any) -> Any:
+        return {"url": data} if isinstance(data, str) else data
+
+    @classmethod
+    def load(cls, name: str) -> "Datastore":
+        """A datastore saved as a Prefect block.
+
+        Args:
+            name: The block's name, as in the Prefect UI.
+
+        Raises:
+            ValueError: No block of that name is known to the Prefect server.
+        """
+        from trainyard.tasks.blocks import load_datastore
+
+        return load_datastore(name)
+
+    def path(self, key: str) -> DataReference:
+        """A reference to one object or prefix inside this datastore.
+
+        Args:
+            key: Path relative to the datastore's URL, for example ``"train/"``.
+        """
+        return DataReference(datastore=self, key=key)
+
+    def as_mount(self) -> DataReference:
+        """A reference to the whole datastore."""
+        return DataReference(datastore=self)
+
+    def as_download(self) -> DataReference:
+        """A reference to the whole datastore."""
+        return DataReference(datastore=self, mode="download")
+
+
+DataReference.model_rebuild()

@@ -1,0 +1,175 @@
+"""The estimator: a training job in one object, as in the SDK generation whose scripts must keep running."""
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from trainyard.tasks.specs.datastore import DataReference, Datastore
+from trainyard.tasks.specs.spec import Spec
+
+ScriptValue = bool | int | float | str | DataReference | Datastore
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class PyTorch(Spec):
+    """A PyTorch training script, and how it should run.
+
+    The script runs unchanged: its arguments arrive as argv, never through a shell; it works in a fresh copy of
+    the source directory; what it writes to ``./outputs`` and ``./logs`` is kept.
+    """
+
+    source_directory: str = Field(min_length=1, title="Source directory", examples=["examples/digits"])
+    """Directory with the training project. A copy is run; nothing is ever written to it."""
+
+    entry_script: str = Field(min_length=1, title="Entry script", examples=["train.py"])
+    """The script to run, relative to the source directory."""
+
+    script_params: dict[str, ScriptValue] = Field(default_factory=dict, title="Script parameters")
+    """Argument to value, in order. An empty string makes a bare flag; a datastore or data reference becomes the
+    local path of its staged data; other values are passed as ``str(value)``."""
+
+    inputs: dict[VariableName, DataReference | Datastore] = Field(default_factory=dict, title="Inputs")
+    """More data, by the name of the environment variable that gives the script its local path."""
+
+    compute_target: str = Field(default="local", min_length=1, title="Compute target")
+    """Where to train: ``local`` is the machine that runs the pipeline."""
+
+    node_count: int = Field(default=1, ge=1, le=4096, title="Nodes")
+    """Number of machines."""
+
+    process_count_per_node: int = Field(default=1, ge=1, le=1024, title="Processes per node")
+    """Training processes on each machine."""
+
+    distributed_backend: Literal["mpi"] | None = Field(default=None, title="Distributed backend")
+    """``mpi``: Horovod (or mpi4py) ranks under Open MPI. Needed for more than one process."""
+
+    use_gpu: bool = Field(default=False, title="Use GPUs")
+    """True: a machine without a visible CUDA device is an error. False: devices are hidden from the script."""
+
+    environment_variables: dict[VariableName, str] = Field(default_factory=dict, title="Environment variables")
+    """Set for every training process. No secrets: parameters are shown in the Prefect UI."""
+
+    max_run_duration_seconds: float | None = Field(default=None, gt=0, title="Longest run (seconds)")
+    """Deadline of one training attempt."""
+
+    @field_validator("script_params", mode="before")
+    @classmethod
+    def _refuse_null_values(cls, value: Any) -> Any:
+        nulls = [key for key, item in value.items() if item is None] if isinstance(value, dict) else []
+        if nulls:
+            raise ValueError(f"{', '.join(map(repr, nulls))}: null is no value; use \"\" for a bare flag")
+        return value
+
+    @field_validator("entry_script")
+    @classmethod
+    def _entry_script_is_inside(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{value!r} lies outside the source directory; give a path relative to it")
+        return value
+
+    @model_validator(mode="after")
+    def _more_processes_need_a_backend(self) -> "PyTorch":
+        if self.world_size > 1 and self.distributed_backend is None:
+            raise ValueError(_needs_backend(self.node_count, self.process_count_per_node))
+        return self
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report_all_problems(cls, data: Any, handler: ModelWrapValidatorHandler["PyTorch"]) -> "PyTorch":
+        """Where a value is refused anyway, say at once what else is wrong with the job."""
+        try:
+            return handler(data)
+        except ValidationError as error:
+            more = _problems_seen_in(data) if isinstance(data, dict) else []
+            known = {str(line["msg"]) for line in error.errors()}
+            lines = [_line(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+            lines += [_line(loc, "value_error", msg, None) for loc, msg in more if not any(msg in k for k in known)]
+            raise ValidationError.from_exception_data(error.title, lines) from None
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self.node_count * self.process_count_per_node
+
+    @property
+    def topology(self) -> str:
+        """For people, for example ``1x2 mpi``."""
+        backend = self.distributed_backend or "single process"
+        return f"{self.node_count}x{self.process_count_per_node} {backend}" + (" gpu" if self.use_gpu else "")
+
+    @property
+    def references(self) -> tuple[DataReference, ...]:
+        """Every data reference, each once, in the order of the parameters and then of the inputs."""
+        values = [*self.script_params.values(), *self.inputs.values()]
+        found = [as_reference(value) for value in values if isinstance(value, (Datastore, DataReference))]
+        return tuple(dict.fromkeys(found))
+
+    def arguments(self, resolve: Callable[[DataReference], str]) -> tuple[str, ...]:
+        """The script's argv.
+
+        Args:
+            resolve: Gives the text that stands for a data reference: a local path, an address, a digest.
+        """
+        argv: list[str] = []
+        for name, value in self.script_params.items():
+            argv.append(name)
+            if isinstance(value, (Datastore, DataReference)):
+                argv.append(resolve(as_reference(value)))
+            elif value != "":
+                argv.append(str(value))
+        return tuple(argv)
+
+
+def as_reference(value: Datastore | DataReference) -> DataReference:
+    """A datastore stands for a reference to all of it."""
+    return value if isinstance(value, DataReference) else DataReference(datastore=value)
+
+
+def source_problems(source_directory: str, entry_script: str) -> list[str]:
+    """What is wrong with a source directory and entry script on this machine, one sentence each."""
+    source = Path(source_directory).expanduser()
+    if not source.is_dir():
+        what = "is a file, not a directory" if source.exists() else "does not exist"
+        return [f"source_directory {source_directory!r} {what} (looked in {Path.cwd()})"]
+    script = source / entry_script
+    if not script.resolve().is_relative_to(source.resolve()):
+        return [f"entry_script {entry_script!r} lies outside the source directory {source_directory!r}"]
+    if not script.is_file():
+        scripts = ", ".join(sorted(path.name for path in source.glob("*.py"))) or "none"
+        return [f"entry_script {entry_script!r} is not a file in {source_directory!r} (Python files there: {scripts})"]
+    return []
+
+
+def _needs_backend(node_count: int, process_count_per_node: int) -> str:
+    return (
+        f"node_count={node_count} and process_count_per_node={process_count_per_node} make "
+        f'{node_count * process_count_per_node} processes, which need distributed_backend="mpi"'
+    )
+
+
+def _problems_seen_in(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """Problems that the field checks could not reach, in what was given to the constructor."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    source, script = data.get("source_directory"), data.get("entry_script")
+    if isinstance(source, str) and isinstance(script, str) and source and script:
+        found += [(("source_directory",), problem) for problem in source_problems(source, script)]
+    nodes, processes = data.get("node_count", 1), data.get("process_count_per_node", 1)
+    counts_are_valid = isinstance(nodes, int) and isinstance(processes, int) and min(nodes, processes) > 0
+    if counts_are_valid and nodes * processes > 1 and data.get("distributed_backend") is None:
+        found.append((("distributed_backend",), _needs_backend(nodes, processes)))
+    return found
+
+
+def _line(location: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:
+    text = message.replace("{", "{{").replace("}", "}}")
+    return InitErrorDetails(type=PydanticCustomError(kind, text), loc=location, input=value)  # type: ignore[arg-type]

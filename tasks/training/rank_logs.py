@@ -1,0 +1,49 @@
+"""Ranks' logs as they are written: new lines, each with its rank."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_LINE_BYTES = 16_384
+
+
+class LogTail:
+    """Follows every ``*.log`` file of a directory.
+
+    Args:
+        directory: Where the ranks' logs appear.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._offsets: dict[Path, int] = {}
+
+    def poll(self, *, final: bool = False) -> Iterator[tuple[str, str]]:
+        """New complete lines since the last call.
+
+        Args:
+            final: Also give a last line without a newline.
+
+        Returns:
+            Pairs of a label (``rank 0``) and a line.
+        """
+        for path in sorted(self._directory.glob("rank-*.log")):
+            label = f"rank {int(path.stem.removeprefix('rank-'))}"
+            yield from ((label, line) for line in self._new_lines(path, final))
+
+    def _new_lines(self, path: Path, final: bool) -> list[str]:
+        offset = self._offsets.get(path, 0)
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read()
+        end = len(data) if final or len(data) > MAX_LINE_BYTES else data.rfind(b"\n") + 1
+        self._offsets[path] = offset + end
+        return data[:end].decode(errors="replace").splitlines()
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - count * 400))
+        return stream.read().decode(errors="replace").splitlines()[-count:]

@@ -1,0 +1,60 @@
+"""The source snapshot: which files of a source directory make the training project, and their digest."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pathspec import PathSpec
+
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.errors import InvalidInputError
+
+ALWAYS_IGNORED = (".git/", "__pycache__/", "*.pyc", ".venv/", ".ipynb_checkpoints/", ".trainyard/")
+IGNORE_FILES = (".gitignore", ".amlignore")
+
+
+def snapshot_source(source: Path, store: ArtifactStore) -> ArtifactRef:
+    """Put a source directory into the store, as one unit; its digest is the source's identity.
+
+    Files that the directory's ``.gitignore`` or ``.amlignore`` name are left out.
+
+    Raises:
+        InvalidInputError: A link leads out of the directory.
+    """
+    return store.put_files({path.relative_to(source).as_posix(): path for path in source_files(source)})
+
+
+def source_files(source: Path) -> Iterator[Path]:
+    """Every file of the snapshot; links inside the directory count as what they point at."""
+    ignored = _ignored(source)
+    for folder, folders, files in os.walk(source):
+        here = Path(folder)
+        folders[:] = sorted(f for f in folders if not ignored.match_file(f"{_relative(here / f, source)}/"))
+        for path in (here / name for name in [*folders, *sorted(files)]):
+            if path.is_symlink():
+                _check_link(path, source)
+            if path.is_file() and not ignored.match_file(_relative(path, source)):
+                yield path
+
+
+def _ignored(source: Path) -> PathSpec:
+    lines = list(ALWAYS_IGNORED)
+    for name in IGNORE_FILES:
+        if (source / name).is_file():
+            lines += (source / name).read_text().splitlines()
+    return PathSpec.from_lines("gitwildmatch", lines)
+
+
+def _relative(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix()
+
+
+def _check_link(path: Path, source: Path) -> None:
+    if not path.resolve().is_relative_to(source.resolve()):
+        raise InvalidInputError(
+            f"{path} is a link to {path.resolve()}, outside the source directory {source}: the run would not have it. "
+            "Copy the target in, or pass it as data."
+        )
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a link to a directory: put the directory itself into {source}.")

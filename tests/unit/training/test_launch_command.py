@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from trainyard.tasks.training.launchers.build import build_launch_command
+from trainyard.tasks.training.launchers.command import LaunchSpec
+
+
+def spec(**changes):
+    values = {
+        "python": "/venv/bin/python",
+        "entry_script": "train.py",
+        "arguments": ("--data-dir", "/data/a b", "--flag"),
+        "working_directory": Path("/runs/1/source"),
+        "environment": {"HOME": "/home/me"},
+        "process_count_per_node": 1,
+        "node_count": 1,
+        "num_cpus": 8,
+        "as_root": False,
+        **changes,
+    }
+    return LaunchSpec(**values)
+
+
+def test_one_process_is_plain_python():
+    command = build_launch_command(spec())
+    assert command.argv == (
+        "/venv/bin/python",
+        "-u",
+        "-m",
+        "trainyard.tasks.runtime",
+        "./train.py",
+        "--data-dir",
+        "/data/a b",
+        "--flag",
+    )
+    assert command.cwd == Path("/runs/1/source")
+    assert command.env == {"HOME": "/home/me", "OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": ""}
+    assert command.timeout_s is None
+
+
+def test_mpi_starts_one_rank_a_process_through_mpi4py():
+    command = build_launch_command(spec(distributed_backend="mpi", process_count_per_node=2, timeout_s=60.0))
+    assert command.argv[0] == "mpirun"
+    assert command.argv[1:5] == ("-np", "2", "-H", "localhost:2")
+    start = command.argv.index("/venv/bin/python")
+    assert command.argv[start : start + 6] == (
+        "/venv/bin/python",
+        "-u",
+        "-m",
+        "mpi4py",
+        "-m",
+        "trainyard.tasks.runtime",
+    )
+    assert command.argv[-4:] == ("./train.py", "--data-dir", "/data/a b", "--flag")
+    assert command.timeout_s == 60.0
+
+
+def test_mpi_takes_the_mpirun_beside_the_interpreter(tmp_path):
+    (tmp_path / "mpirun").touch()
+    command = build_launch_command(spec(distributed_backend="mpi", python=str(tmp_path / "python")))
+    assert command.argv[0] == str(tmp_path / "mpirun")
+
+
+@pytest.mark.parametrize(("as_root", "expected"), [(True, True), (False, False)])
+def test_mpi_is_told_when_it_runs_as_root(as_root, expected):
+    command = build_launch_command(spec(distributed_backend="mpi", as_root=as_root))
+    assert ("--allow-run-as-root" in command.argv) is expected
+
+
+@pytest.mark.parametrize(("num_cpus", "yields"), [(2, True), (4, True), (5, False), (64, False)])
+def test_ranks_yield_only_where_they_fill_the_cores(num_cpus, yields):
+    command = build_launch_command(spec(distributed_backend="mpi", process_count_per_node=2, num_cpus=num_cpus))
+    assert ("mpi_yield_when_idle" in command.argv) is yields
+
+
+@pytest.mark.parametrize(("num_cpus", "processes", "threads"), [(8, 2, "4"), (2, 2, "1"), (1, 4, "1")])
+def test_threads_are_shared_among_local_ranks(num_cpus, processes, threads):
+    command = build_launch_command(
+        spec(distributed_backend="mpi", num_cpus=num_cpus, process_count_per_node=processes)
+    )
+    assert command.env["OMP_NUM_THREADS"] == threads
+
+
+def test_the_users_thread_count_is_kept():
+    assert build_launch_command(spec(environment={"OMP_NUM_THREADS": "3"})).env["OMP_NUM_THREADS"] == "3"
+
+
+def test_gpus_are_hidden_unless_asked_for():
+    assert build_launch_command(spec()).env["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in build_launch_command(spec(use_gpu=True)).env

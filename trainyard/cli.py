@@ -1,0 +1,99 @@
+"""The console script ``trainyard``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from trainyard import __version__
+from trainyard.tasks.errors import InvalidInputError, PipelineError
+from trainyard.tasks.specs.policy import STAGE_NAMES
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+BAD_INPUT, FAILED = 2, 1
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"trainyard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def trainyard(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Prefect pipelines from data in a datastore to a validated ONNX model."""
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The pipeline, as a YAML or JSON file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Replace a value of the file, for example estimator.script_params.--epochs=5."),
+    ] = None,
+    refresh: Annotated[
+        list[str] | None, typer.Option(help="Run this stage even if a result of it is cached; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")] = False,
+) -> None:
+    """Run the training pipeline that a file describes, and print a summary."""
+    try:
+        parameters = _parameters(file, overrides or [], refresh or [])
+    except PipelineError as error:
+        _end(error)
+    from trainyard.flows.summary import render_summary
+    from trainyard.flows.training_pipeline import training_pipeline
+
+    try:
+        result = training_pipeline(**parameters)
+    except PipelineError as error:
+        _end(error)
+    if as_json:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        Console().print(render_summary(result))
+
+
+def _parameters(file: Path, overrides: list[str], refresh: list[str]) -> dict[str, object]:
+    from trainyard.flows.pipeline_file import load_pipeline_file
+
+    unknown = [name for name in refresh if name not in STAGE_NAMES]
+    if unknown:
+        raise InvalidInputError(f"--refresh {' '.join(unknown)}: the stages are {', '.join(STAGE_NAMES)}.")
+    return load_pipeline_file(file, [*overrides, *(f"policies.{name}.cache=refresh" for name in refresh)]).parameters()
+
+
+@app.command()
+def doctor(
+    datastores: Annotated[
+        list[str] | None, typer.Option("--datastore", help="Also check that this URL can be read; may be repeated.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Leave out the two-rank allreduce.")] = False,
+) -> None:
+    """Say whether this machine can train, and if not, why and what to do."""
+    from trainyard.deployments.doctor import run_doctor
+    from trainyard.tasks.specs.datastore import Datastore
+    from trainyard.tasks.staging.probe import probe_reference
+
+    def probe(url: str) -> None:
+        probe_reference(Datastore(url=url).as_mount())
+
+    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe))
+
+
+def _end(error: PipelineError) -> NoReturn:
+    Console(stderr=True).print(Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)), soft_wrap=True)
+    sys.exit(BAD_INPUT if isinstance(error, InvalidInputError) else FAILED)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -4,9 +4,9 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from prefect import Task
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
@@ -23,7 +23,8 @@ from trainyard.tasks.artifacts.products import (
     ValidatedModel,
 )
 from trainyard.tasks.caching.keys import installed_versions
-from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.caching.records import Product
+from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
@@ -51,7 +52,9 @@ def default_model_name(estimator: PyTorch) -> str:
 def policies_in_force(policies: Mapping[StageName, StagePolicy]) -> dict[StageName, StagePolicy]:
     """The defaults, with what the caller set in place of it."""
     changes = {name: policy.model_dump(exclude_unset=True) for name, policy in policies.items()}
-    return {name: default.model_copy(update=changes.get(name, {})) for name, default in DEFAULT_POLICIES.items()}
+    return {
+        name: default.model_copy(update=changes.get(name, {})) for name, default in DEFAULT_POLICIES.items()
+    }
 
 
 class PipelineRunner:
@@ -106,7 +109,7 @@ class PipelineRunner:
             settings.home.expanduser().absolute(),
         )
 
-    def stage(self, name: StageName, task: "Task[..., Any]", *inputs: object) -> Any:
+    def stage(self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object) -> Product:
         """Run one stage's task under its policy and give what it made."""
         policy = self._policies[name]
         context = StageContext(
@@ -156,6 +159,7 @@ class PipelineRunner:
 
     def _local_model(self, bundle: OnnxBundle) -> Path:
         directory = self._home / "models" / bundle.bundle.sha256[:32]
-        StageContext(store_url=self._store_url, home=self._home).store.materialize_once(bundle.bundle, directory)
+        StageContext(store_url=self._store_url, home=self._home).store.materialize_once(
+            bundle.bundle, directory
+        )
         return directory / "model.onnx"
-

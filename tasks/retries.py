@@ -1,7 +1,6 @@
 """Retries: transient errors only, with backoff and jitter, as the stage's policy says."""
 
-import logging
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
@@ -9,7 +8,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from trainyard.tasks.errors import TransientError
 from trainyard.tasks.specs.policy import StagePolicy
 
-log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def retry_if_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[Any]") -> bool:
@@ -23,11 +23,11 @@ def retry_if_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[
     return False
 
 
-def with_policy(task: "Task[Any, Any]", policy: StagePolicy) -> "Task[Any, Any]":
+def with_policy(task: "Task[P, R]", policy: StagePolicy) -> "Task[P, R]":
     """The task, retried and bounded in time as the policy says."""
     return task.with_options(
         retries=policy.retries,
-        retry_delay_seconds=policy.retry_delays_s() or None,
-        retry_jitter_factor=policy.jitter or None,
+        retry_delay_seconds=policy.retry_delays_s() or 0,
+        retry_jitter_factor=policy.jitter,
         timeout_seconds=policy.timeout_s,
     )

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.text import Text
 from trainyard import __version__
 from trainyard.tasks.errors import InvalidInputError, PipelineError
 from trainyard.tasks.specs.policy import STAGE_NAMES
+
+if TYPE_CHECKING:
+    from trainyard.flows.pipeline_file import PipelineFile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,7 +29,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def trainyard(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
     ] = False,
 ) -> None:
     """Prefect pipelines from data in a datastore to a validated ONNX model."""
@@ -37,23 +43,28 @@ def run(
     file: Annotated[Path, typer.Argument(help="The pipeline, as a YAML or JSON file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Replace a value of the file, for example estimator.script_params.--epochs=5."),
+        typer.Option(
+            "--set", help="Replace a value of the file, for example estimator.script_params.--epochs=5."
+        ),
     ] = None,
     refresh: Annotated[
-        list[str] | None, typer.Option(help="Run this stage even if a result of it is cached; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Run this stage even if a result of it is cached; may be repeated."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")
+    ] = False,
 ) -> None:
     """Run the training pipeline that a file describes, and print a summary."""
     try:
-        parameters = _parameters(file, overrides or [], refresh or [])
+        pipeline = _load(file, overrides or [], refresh or [])
     except PipelineError as error:
         _end(error)
     from trainyard.flows.summary import render_summary
     from trainyard.flows.training_pipeline import training_pipeline
 
     try:
-        result = training_pipeline(**parameters)
+        result = training_pipeline(**pipeline.parameters())
     except PipelineError as error:
         _end(error)
     if as_json:
@@ -62,19 +73,20 @@ def run(
         Console().print(render_summary(result))
 
 
-def _parameters(file: Path, overrides: list[str], refresh: list[str]) -> dict[str, object]:
+def _load(file: Path, overrides: list[str], refresh: list[str]) -> "PipelineFile":
     from trainyard.flows.pipeline_file import load_pipeline_file
 
     unknown = [name for name in refresh if name not in STAGE_NAMES]
     if unknown:
         raise InvalidInputError(f"--refresh {' '.join(unknown)}: the stages are {', '.join(STAGE_NAMES)}.")
-    return load_pipeline_file(file, [*overrides, *(f"policies.{name}.cache=refresh" for name in refresh)]).parameters()
+    return load_pipeline_file(file, [*overrides, *(f"policies.{name}.cache=refresh" for name in refresh)])
 
 
 @app.command()
 def doctor(
     datastores: Annotated[
-        list[str] | None, typer.Option("--datastore", help="Also check that this URL can be read; may be repeated.")
+        list[str] | None,
+        typer.Option("--datastore", help="Also check that this URL can be read; may be repeated."),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Leave out the two-rank allreduce.")] = False,
 ) -> None:
@@ -90,7 +102,9 @@ def doctor(
 
 
 def _end(error: PipelineError) -> NoReturn:
-    Console(stderr=True).print(Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)), soft_wrap=True)
+    Console(stderr=True).print(
+        Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)), soft_wrap=True
+    )
     sys.exit(BAD_INPUT if isinstance(error, InvalidInputError) else FAILED)
 
 

@@ -6,55 +6,24 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
-from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
-from trainyard.tasks.artifacts.digests import CHUNK_BYTES, read_chunks
+from trainyard.tasks.artifacts import s3_objects
+from trainyard.tasks.artifacts.digests import read_chunks
 from trainyard.tasks.artifacts.local_files import file_version, stat_file, walk_files
-from trainyard.tasks.artifacts.storage_errors import changed, translated
-from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError, StorageUnavailableError
-
-BLOCK_BYTES = 8 * CHUNK_BYTES
-"""Most bytes of one ranged read."""
-
-_S3_SCHEMES = ("s3://", "s3a://")
-# botocore tries this often, s3fs repeats that: a dead endpoint is given up after 2 x 2 x 5 s, not after minutes.
-_S3_ATTEMPTS = 2
-_S3_CLIENT = {
-    "connect_timeout": 5,
-    "read_timeout": 15,
-    "retries": {"mode": "standard", "total_max_attempts": _S3_ATTEMPTS},
-}
-_BLOCK_ATTEMPTS = 3
+from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
+from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
+from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 
 
 def known_scheme(url: str) -> bool:
     """Whether fsspec has an implementation for the URL's scheme (a plain path counts as ``file``)."""
     scheme = url.split("://", 1)[0] if "://" in url else "file"
     return scheme in fsspec.available_protocols()
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """One listed object."""
-
-    key: str
-    """Path relative to the listed location, with forward slashes."""
-
-    num_bytes: int
-    """Size in bytes."""
-
-    version: str
-    """What changes when the object changes: its ETag, or for local files inode and times."""
-
-    etag: str | None = None
-    """The server's own validator, quoted as it gave it, where it gives one."""
 
 
 class Location:
@@ -74,14 +43,14 @@ class Location:
         if not known_scheme(url):
             raise InvalidInputError(unknown_scheme(url))
         self._options = dict(storage_options or {})
-        self._is_s3 = url.startswith(_S3_SCHEMES)
+        self._is_s3 = s3_objects.is_s3(url)
         if self._is_s3:
-            self._options = _s3_options(self._options)
+            self._options = s3_objects.client_options(self._options)
             _forget_stale_credentials()
         with translated(url):
             self._fs, self._path = url_to_fs(url, **self._options)
         if self._is_s3:
-            self._fs.retries = _S3_ATTEMPTS
+            s3_objects.bound_retries(self._fs)
         self.url = self._fs.unstrip_protocol(self._path) if self.is_local else url.rstrip("/")
 
     def __truediv__(self, key: str) -> "Location":
@@ -110,7 +79,7 @@ class Location:
 
     @property
     def endpoint(self) -> str:
-        """Address of the S3 server, as its client resolves it (option, environment, profile); empty elsewhere."""
+        """Address of the S3 server as its client resolves it (option, environment, profile); else empty."""
         if not self._is_s3:
             return ""
         with translated(self.url):
@@ -127,11 +96,14 @@ class Location:
 
     def read_chunks(self) -> Iterator[bytes]:
         """The object as a stream of chunks."""
-        with translated(self.url), self._fs.open(self._path, "rb", block_size=BLOCK_BYTES) as stream:
+        with (
+            translated(self.url),
+            self._fs.open(self._path, "rb", block_size=s3_objects.BLOCK_BYTES) as stream,
+        ):
             yield from read_chunks(stream)
 
     def read_version(self, info: ObjectInfo) -> Iterator[bytes]:
-        """The bytes of one listed version of the object here, a block at a time; never a mixture of two versions.
+        """The bytes of one listed version of the object here, a block at a time; never a mixture.
 
         Args:
             info: The object, as it was listed.
@@ -141,14 +113,17 @@ class Location:
             StorageUnavailableError: Fewer bytes came than were listed.
         """
         ranged = self._is_s3 and info.etag is not None
+        blocks = (
+            s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self.read_chunks()
+        )
         num_bytes = 0
-        for block in self._s3_blocks(info) if ranged else self.read_chunks():
+        for block in blocks:
             num_bytes += len(block)
             yield block
-        if not ranged or info.num_bytes > BLOCK_BYTES:  # a single answer is one version already
+        if not ranged or info.num_bytes > s3_objects.BLOCK_BYTES:  # a single answer is one version already
             self._require_version(info)
         if num_bytes != info.num_bytes:
-            raise _cut_short(self.url, info.num_bytes, num_bytes)
+            raise cut_short(self.url, info.num_bytes, num_bytes)
 
     def write_bytes(self, data: bytes) -> None:
         """Write the whole object at once: a reader sees the old one, or the new one."""
@@ -203,12 +178,12 @@ class Location:
                 status = stat_file(self.local_path)
                 return None if status is None else _local_info(key, status)
             info = self._info()
-            return _object_info(info, key) if info["type"] == "file" else None
+            return ObjectInfo.from_listing(key, info) if info["type"] == "file" else None
 
     def list_objects(self) -> Iterator[ObjectInfo]:
         """Every object below this prefix, in no particular order; nothing where there is nothing.
 
-        Markers of empty folders (keys that end in a slash, without bytes) are left out, as S3's console makes them.
+        Objects that only stand for an empty folder are left out.
         """
         with translated(self.url):
             if self.is_local:
@@ -218,22 +193,16 @@ class Location:
             base = f"{self._path.rstrip('/')}/"
             for path, info in self._fs.find(self._path, detail=True).items():
                 if not path.startswith(base):
-                    raise StorageNotFoundError(f"{self.url} lists {path!r}, outside it: check it for doubled slashes.")
-                if not _is_folder_marker(path, info["size"]):
-                    yield _object_info(info, path[len(base) :])
+                    raise StorageNotFoundError(f"{self.url} lists {path!r}: check it for doubled slashes.")
+                if not is_folder_marker(path, info["size"]):
+                    yield ObjectInfo.from_listing(path[len(base) :], info)
 
     def first_object(self) -> ObjectInfo | None:
         """Some object below this prefix, found without listing all of them; None where there is none."""
         if not self._is_s3:
             return next(self.list_objects(), None)
-        bucket, key, _ = self._fs.split_path(self._path)
-        prefix = f"{key}/" if key else ""
         with translated(self.url):
-            page = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=100)
-        for found in page.get("Contents", []):
-            if not _is_folder_marker(found["Key"], found["Size"]):
-                return _object_info({**found, "size": found["Size"]}, found["Key"][len(prefix) :])
-        return None
+            return s3_objects.first_object(self._fs, self._path)
 
     def check_readable(self) -> None:
         """Prove that the object here may be read, without reading it."""
@@ -257,16 +226,8 @@ class Location:
             return dict(self._fs.info(self._path))
         except PermissionError:
             if self._is_s3:
-                self._raise_reason()
+                s3_objects.raise_reason(self._fs, self._path)
             raise
-
-    def _raise_reason(self) -> None:
-        """Ask again in a way that has a body: the answer to S3's HEAD says "403", never why."""
-        bucket, key, _ = self._fs.split_path(self._path)
-        if key:
-            self._fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
-        else:
-            self._fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
 
     def _require_version(self, info: ObjectInfo) -> None:
         try:
@@ -275,36 +236,6 @@ class Location:
             raise changed(self.url) from error
         if found is None or found.version != info.version:
             raise changed(self.url)
-
-    def _s3_blocks(self, info: ObjectInfo) -> Iterator[bytes]:
-        if info.num_bytes <= BLOCK_BYTES:
-            yield self._s3_block(info, info.num_bytes)
-            return
-        for start in range(0, info.num_bytes, BLOCK_BYTES):
-            end = min(start + BLOCK_BYTES, info.num_bytes)
-            yield self._s3_block(info, end - start, Range=f"bytes={start}-{end - 1}")
-
-    def _s3_block(self, info: ObjectInfo, num_bytes: int, **byte_range: str) -> bytes:
-        """One ranged read, proven to be of the listed version; a lost connection is tried again."""
-        for attempt in range(1, _BLOCK_ATTEMPTS + 1):
-            try:
-                with translated(self.url):
-                    data, etag = sync(self._fs.loop, self._get_object, info.etag, byte_range)
-                if _bare(etag) != info.version:  # servers that ignore If-Match: rclone's, for one
-                    raise changed(self.url)
-                if len(data) != num_bytes:
-                    raise _cut_short(self.url, num_bytes, len(data))
-                return bytes(data)
-            except StorageUnavailableError:
-                if attempt == _BLOCK_ATTEMPTS:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _get_object(self, etag: str, byte_range: Mapping[str, str]) -> tuple[bytes, str]:
-        bucket, key, _ = self._fs.split_path(self._path)
-        answer = await self._fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=etag, **byte_range)
-        async with answer["Body"] as body:
-            return await body.read(), answer["ETag"]
 
     @contextmanager
     def _local_scratch(self) -> Iterator[Path]:
@@ -328,54 +259,21 @@ class Location:
             scratch.flush()
             os.fsync(scratch.fileno())
             try:
-                os.link(scratch.name, target)  # fails where the target exists: the one atomic "create if absent"
+                os.link(scratch.name, target)  # fails where it exists: the one atomic "create if absent"
             except FileExistsError:
                 return False
         return True
-
-
-def _object_info(info: Mapping[str, Any], key: str) -> ObjectInfo:
-    etag = info.get("ETag") or info.get("etag")
-    version = _bare(str(etag)) if etag else "-".join(_stamps(info))
-    return ObjectInfo(key, int(info["size"]), version, f'"{version}"' if etag else None)
 
 
 def _local_info(key: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, status.st_size, file_version(status))
 
 
-def _bare(etag: str) -> str:
-    return etag.strip('"')
-
-
-def _stamps(info: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("size", "mtime", "created", "LastModified"):
-        stamp = info.get(name)
-        if isinstance(stamp, datetime):
-            stamp = stamp.timestamp()
-        if stamp is not None:
-            yield str(stamp)
-
-
-def _is_folder_marker(key: str, num_bytes: int) -> bool:
-    return key.endswith("/") and not num_bytes
-
-
-def _cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
-    return StorageUnavailableError(f"{url}: {expected:,} bytes were expected and {got:,} came; this is retried.")
-
-
-def _s3_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options under which a dead endpoint is noticed, and a listing is never one remembered from before."""
-    client = {**_S3_CLIENT, **options.get("config_kwargs", {})}
-    return {"use_listings_cache": False, **options, "config_kwargs": client}
-
-
 _credentials_seen = ""
 
 
 def _forget_stale_credentials() -> None:
-    """Drop fsspec's remembered clients when the environment's AWS settings are no longer those they were made with."""
+    """Drop fsspec's remembered clients when the AWS settings of the environment have changed since."""
     global _credentials_seen
     settings = sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
     seen = hashlib.sha256(repr(settings).encode()).hexdigest()
@@ -388,4 +286,5 @@ def _forget_stale_credentials() -> None:
 def unknown_scheme(url: str) -> str:
     """The sentence for a URL whose scheme nobody implements."""
     scheme = url.split("://", 1)[0]
-    return f"datastore URL {url!r}: unknown scheme {scheme!r}; use for example s3://bucket/prefix or file:///path"
+    known = "use for example s3://bucket/prefix or file:///path"
+    return f"datastore URL {url!r}: unknown scheme {scheme!r}; {known}"

@@ -1,4 +1,4 @@
-"""Files of this machine as objects: what fsspec's local filesystem does not tell (exact times), or does wrong (cycles)."""
+"""Files of this machine as objects: exact times and an end to cycles, which fsspec's local files lack."""
 
 import os
 import stat
@@ -24,7 +24,9 @@ def stat_file(path: Path) -> os.stat_result | None:
     if stat.S_ISDIR(status.st_mode):
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidInputError(f"{path} is neither a regular file nor a directory, so it cannot be staged; remove it.")
+        raise InvalidInputError(
+            f"{path} is neither a file nor a directory, so it cannot be staged; remove it."
+        )
     return status
 
 
@@ -35,12 +37,14 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
     Raises:
         FileNotFoundError: A link leads nowhere.
-        InvalidInputError: A link leads back to a directory above it, or there is a pipe, a socket or a device.
+        InvalidInputError: A link leads to a directory above it, or there is a pipe, socket or device.
     """
     yield from _walk(root, "", (_identity(root.stat()),))
 
 
-def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(
+    directory: Path, prefix: str, above: tuple[tuple[int, int], ...]
+) -> Iterator[tuple[str, os.stat_result]]:
     for name in sorted(os.listdir(directory)):
         path, key = directory / name, f"{prefix}{name}"
         status = stat_file(path)
@@ -49,7 +53,9 @@ def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> I
             continue
         identity = _identity(path.stat())
         if identity in above:
-            raise InvalidInputError(f"{path} is a link to a directory above it, so it never ends; remove the link.")
+            raise InvalidInputError(
+                f"{path} is a link to a directory above it: a tree without end; remove it."
+            )
         yield from _walk(path, f"{key}/", (*above, identity))
 
 

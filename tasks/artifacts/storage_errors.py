@@ -1,4 +1,4 @@
-"""Errors of fsspec and its backends, turned into ours: the one table, kept beside the one module that needs it."""
+"""Errors of fsspec and its backends turned into ours, in one table beside the one module that imports it."""
 
 import errno
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,8 @@ from trainyard.tasks.errors import (
 _BACKENDS = {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
 _BAD_REQUEST = {"ParamValidationError", "InvalidRegionError", "InvalidEndpointConfigurationError"}
-# Codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html that are about who asks; the last
-# is what rclone's server says to a request without a signature.
+# Codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html that are about who asks; the
+# last is what rclone's server says to a request without a signature.
 _REFUSED_CODES = {"ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed", "UnsupportedAlgorithm"}
 _RETRYABLE_STATUS = {408, 429}
 _OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG}
@@ -65,13 +65,18 @@ def translated(url: str) -> Iterator[None]:
 
 def changed(url: str) -> ObjectChangedError:
     """The error for an object that is no longer the version that was listed."""
-    return ObjectChangedError(f"{url} was overwritten while it was being read; the next attempt lists it anew.")
+    return ObjectChangedError(f"{url} was overwritten while it was read; the next attempt lists it anew.")
+
+
+def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
+    """The error for an object of which too few, or too many, bytes came."""
+    return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
 
 
 def _from_backend(url: str, error: Exception) -> PipelineError:
     name, code, status = type(error).__name__, _code(error), _status(error)
     if name in _NO_CREDENTIALS:
-        return StorageAccessError(f"There are no credentials for {url} ({_brief(error)}): {_SET_CREDENTIALS}.")
+        return StorageAccessError(f"No credentials for {url} ({_brief(error)}): {_SET_CREDENTIALS}.")
     if name == "FileExpired" or status == 412:
         return changed(url)
     if code in _REFUSED_CODES or status in (401, 403):
@@ -81,7 +86,7 @@ def _from_backend(url: str, error: Exception) -> PipelineError:
             f"{url} cannot be asked for ({_brief(error)}): check the bucket, the key and the endpoint URL."
         )
     return StorageUnavailableError(
-        f"{url} did not answer as it should ({_brief(error)}): check the endpoint and the network; this is retried."
+        f"{url} did not answer ({_brief(error)}): check the endpoint and the network; this is retried."
     )
 
 
@@ -89,20 +94,20 @@ def _not_found(url: str, error: OSError) -> str:
     scheme, _, path = url.partition("://")
     bucket, _, key = path.partition("/")
     if scheme in ("s3", "s3a") and (_code(error) == "NoSuchBucket" or not key):
-        return f"The bucket {bucket!r} of {url} does not exist: check its name, the endpoint URL and the region."
+        return f"The bucket {bucket!r} of {url} does not exist: check its name and the endpoint URL."
     if scheme in ("s3", "s3a"):
-        return f"Nothing found at {url}: bucket {bucket!r} answers, but has no such object or prefix; check the key."
+        return f"Nothing found at {url}: the bucket exists, but has no such object or prefix; check the key."
     return f"Nothing found at {url}: check the path and its spelling ({_brief(error)})."
 
 
 def _refused(url: str, error: Exception) -> str:
     match _code(error):
         case "InvalidAccessKeyId":
-            return f"{url}: the server does not know this access key id; check AWS_ACCESS_KEY_ID and the endpoint URL."
+            return f"{url}: the server does not know this access key id; check AWS_ACCESS_KEY_ID."
         case "SignatureDoesNotMatch":
-            return f"{url}: the secret key does not belong to this access key id; check AWS_SECRET_ACCESS_KEY."
+            return f"{url}: the secret key is not that of the access key id; check AWS_SECRET_ACCESS_KEY."
         case "ExpiredToken" | "InvalidToken":
-            return f"{url}: the session token has expired or is not valid; sign in again, or renew AWS_SESSION_TOKEN."
+            return f"{url}: the session token has expired or is wrong; renew AWS_SESSION_TOKEN."
         case "RequestTimeTooSkewed":
             return f"{url}: this machine's clock differs too much from the server's; set the clock."
         case "UnsupportedAlgorithm":
@@ -110,13 +115,14 @@ def _refused(url: str, error: Exception) -> str:
         case None:
             return f"{url} may not be read ({_brief(error)}): check the permissions of this user."
     return (
-        f"Access to {url} was refused ({_brief(error)}): these credentials are known but may not list or read it; "
+        f"Access to {url} was refused ({_brief(error)}): these credentials may not list or read it; "
         "ask for the permission, or use others."
     )
 
 
 def _is_endpoint_error(error: Exception) -> bool:
-    return isinstance(error, ValueError) and str(error).startswith("Invalid endpoint")  # botocore's plain ValueError
+    """Whether it is botocore's plain ``ValueError`` about an endpoint URL."""
+    return isinstance(error, ValueError) and str(error).startswith("Invalid endpoint")
 
 
 def _is_wrong_request(status: int | None) -> bool:

@@ -200,7 +200,7 @@ def _safe_relative(path: str) -> PurePosixPath:
 
 
 def _missing(sha256: str, url: str) -> ArtifactDamagedError:
-    return ArtifactDamagedError(f"Artifact {sha256[:12]} is missing from the store {url}; its stage will make it again.")
+    return ArtifactDamagedError(f"Artifact {sha256[:12]} is missing from the store {url}; its stage makes it again.")
 
 
 def _damaged(expected: str, found: str, url: str) -> ArtifactDamagedError:

@@ -13,7 +13,12 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[1]  # the folder of trainyard.ta
 _PREFIX = "trainyard.tasks."
 
 # Modules that decide how a stage runs (retried, cached, shown), never what it makes.
-_NOT_DECISIVE = {"trainyard.tasks.caching", "trainyard.tasks.retries", "trainyard.tasks.settings", "trainyard.tasks.errors"}
+_NOT_DECISIVE = {
+    "trainyard.tasks.caching",
+    "trainyard.tasks.retries",
+    "trainyard.tasks.settings",
+    "trainyard.tasks.errors",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,10 @@ def code_components(packages: Iterable[str]) -> dict[str, str]:
     Returns:
         One component a file, ``code:<path below tasks>``.
     """
-    return {f"code:{path.relative_to(PACKAGE_ROOT).as_posix()}": digest_file(path)[0] for path in code_files(packages)}
+    return {
+        f"code:{path.relative_to(PACKAGE_ROOT).as_posix()}": digest_file(path)[0]
+        for path in code_files(packages)
+    }
 
 
 def code_files(packages: Iterable[str]) -> list[Path]:

@@ -1,7 +1,7 @@
 """Stage records: what a stage made under which key, kept in the store beside the artifacts."""
 
 from datetime import datetime, timezone
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,7 +13,7 @@ from trainyard.tasks.specs.spec import Spec
 Product = TypeVar("Product", bound=BaseModel)
 
 
-class StageRecord(Spec, Generic[Product]):
+class StageRecord(Spec):
     """One stored result of one stage."""
 
     stage: str
@@ -22,29 +22,33 @@ class StageRecord(Spec, Generic[Product]):
     components: dict[str, str]
     """The components of its key."""
 
-    product: Product
-    """What it made: references."""
+    product: dict[str, Any]
+    """What it made (references), as JSON."""
 
     created: datetime
     """When, in UTC."""
 
 
-def read_record(store: ArtifactStore, key: StageKey, product_type: type[Product]) -> StageRecord[Product] | None:
-    """The record of a key, or None where there is none, or none that can be read."""
+def read_product(store: ArtifactStore, key: StageKey, product_type: type[Product]) -> Product | None:
+    """What a key's record says was made, or None where there is no record, or none that can be read."""
     try:
-        data = (store.root / _path(key)).read_bytes()
-        return StageRecord[product_type].model_validate_json(data)  # type: ignore[valid-type]
+        data = (store.root / record_path(key.stage, key.sha256)).read_bytes()
+        return product_type.model_validate(StageRecord.model_validate_json(data).product)
     except (StorageNotFoundError, ValidationError):
         return None
 
 
 def write_record(store: ArtifactStore, key: StageKey, product: BaseModel) -> None:
     """Keep a result; a later one of the same key replaces it."""
-    record = StageRecord[type(product)](  # type: ignore[misc]
-        stage=key.stage, components=dict(key.components), product=product, created=datetime.now(timezone.utc)
+    record = StageRecord(
+        stage=key.stage,
+        components=dict(key.components),
+        product=product.model_dump(mode="json"),
+        created=datetime.now(timezone.utc),
     )
-    (store.root / _path(key)).write_bytes(record.model_dump_json(indent=1).encode())
+    (store.root / record_path(key.stage, key.sha256)).write_bytes(record.model_dump_json(indent=1).encode())
 
 
-def _path(key: StageKey) -> str:
-    return f"cache/{key.stage}/{key.sha256}.json"
+def record_path(stage: str, key_sha256: str) -> str:
+    """Where a record is, below the store's URL."""
+    return f"cache/{stage}/{key_sha256}.json"

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
-from trainyard.tasks.caching.records import Product, read_record, write_record
+from trainyard.tasks.caching.records import Product, read_product, write_record
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import CacheMode, StageName
@@ -41,7 +41,9 @@ class StageContext(Spec):
     def from_settings(cls, store_url: str | None = None, **changes: object) -> "StageContext":
         """The context of this machine's settings, for calling a stage without a pipeline."""
         settings = Settings()
-        return cls.model_validate({"store_url": store_url or settings.store_url, "home": settings.home, **changes})
+        return cls.model_validate(
+            {"store_url": store_url or settings.store_url, "home": settings.home, **changes}
+        )
 
     @property
     def store(self) -> ArtifactStore:
@@ -87,7 +89,10 @@ class StageResult(BaseModel, Generic[Product]):
 
 
 def run_stage(
-    stage: Stage[Product], components: dict[str, str], work: Callable[[StageKey], Product], context: StageContext
+    stage: Stage[Product],
+    components: dict[str, str],
+    work: Callable[[StageKey], Product],
+    context: StageContext,
 ) -> StageResult[Product]:
     """Give the verified result of before, or work and record the result.
 
@@ -119,17 +124,17 @@ def run_stage(
 
 def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -> Product | None:
     store = context.store
-    record = read_record(store, key, stage.product_type)
-    if record is None:
+    product = read_product(store, key, stage.product_type)
+    if product is None:
         return None
     try:
-        for reference in iter_references(record.product):
+        for reference in iter_references(product):
             store.verify(reference)
-        stage.verify(record.product, context)
+        stage.verify(product, context)
     except (ArtifactDamagedError, StorageNotFoundError) as error:
         log.warning("The cached result of %s is not usable and is made again: %s", stage.name, error)
         return None
-    return record.product
+    return product
 
 
 def _result(product: Product, status: Literal["ran", "cached"], key: StageKey) -> StageResult[Product]:

@@ -33,7 +33,7 @@ _stop_requested: list[str] = []
 
 
 def prctl(option: int, value: int) -> bool:
-    """Call prctl(2); False where there is no such call."""
+    """Set a process attribute with prctl(2); False where there is no such call."""
     if not sys.platform.startswith("linux"):
         return False
     return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
@@ -144,7 +144,13 @@ def main() -> int:
     try:
         report = supervise(**spec)
     except OSError as error:
-        report = {"returncode": 127, "reason": "not-started", "seconds": 0.0, "leftovers": 0, "error": str(error)}
+        report = {
+            "returncode": 127,
+            "reason": "not-started",
+            "seconds": 0.0,
+            "leftovers": 0,
+            "error": str(error),
+        }
     scratch = report_path.with_suffix(".tmp")
     scratch.write_text(json.dumps(report))
     scratch.replace(report_path)

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from trainyard.tasks.specs.spec import Spec
 
@@ -51,6 +51,8 @@ class Datastore(Spec):
     ``AWS_SECRET_ACCESS_KEY``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, ...) of the process that stages the data,
     or from the Prefect block that ``block`` names.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str = Field(min_length=1, title="URL", examples=["s3://training-data/digits"])
     """Any fsspec URL; a plain path means ``file://``."""

@@ -55,7 +55,9 @@ class PyTorch(Spec):
     use_gpu: bool = Field(default=False, title="Use GPUs")
     """True: a machine without a visible CUDA device is an error. False: devices are hidden from the script."""
 
-    environment_variables: dict[VariableName, str] = Field(default_factory=dict, title="Environment variables")
+    environment_variables: dict[VariableName, str] = Field(
+        default_factory=dict, title="Environment variables"
+    )
     """Set for every training process. No secrets: parameters are shown in the Prefect UI."""
 
     max_run_duration_seconds: float | None = Field(default=None, gt=0, title="Longest run (seconds)")
@@ -66,7 +68,7 @@ class PyTorch(Spec):
     def _refuse_null_values(cls, value: Any) -> Any:
         nulls = [key for key, item in value.items() if item is None] if isinstance(value, dict) else []
         if nulls:
-            raise ValueError(f"{', '.join(map(repr, nulls))}: null is no value; use \"\" for a bare flag")
+            raise ValueError(f'{", ".join(map(repr, nulls))}: null is no value; use "" for a bare flag')
         return value
 
     @field_validator("entry_script")
@@ -93,7 +95,9 @@ class PyTorch(Spec):
             more = _problems_seen_in(data) if isinstance(data, dict) else []
             known = {str(line["msg"]) for line in error.errors()}
             lines = [_line(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-            lines += [_line(loc, "value_error", msg, None) for loc, msg in more if not any(msg in k for k in known)]
+            lines += [
+                _line(loc, "value_error", msg, None) for loc, msg in more if not any(msg in k for k in known)
+            ]
             raise ValidationError.from_exception_data(error.title, lines) from None
 
     @property
@@ -146,7 +150,9 @@ def source_problems(source_directory: str, entry_script: str) -> list[str]:
         return [f"entry_script {entry_script!r} lies outside the source directory {source_directory!r}"]
     if not script.is_file():
         scripts = ", ".join(sorted(path.name for path in source.glob("*.py"))) or "none"
-        return [f"entry_script {entry_script!r} is not a file in {source_directory!r} (Python files there: {scripts})"]
+        return [
+            f"entry_script {entry_script!r} is not a file in {source_directory!r} (Python files there: {scripts})"
+        ]
     return []
 
 
@@ -172,4 +178,5 @@ def _problems_seen_in(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]
 
 def _line(location: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:
     text = message.replace("{", "{{").replace("}", "}}")
-    return InitErrorDetails(type=PydanticCustomError(kind, text), loc=location, input=value)  # type: ignore[arg-type]
+    shown = value if isinstance(value, (int, float)) else None  # a text may hold a URL with a password
+    return InitErrorDetails(type=PydanticCustomError(kind, text), loc=location, input=shown)

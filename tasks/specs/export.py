@@ -9,7 +9,7 @@ class OnnxExport(Spec):
     """Settings of the export stage (``torch.export`` and the dynamo ONNX exporter)."""
 
     model_file: str | None = Field(default=None, title="Model file", examples=["model.pt2"])
-    """Path inside ``outputs/`` of the program that the script saved; by default the one ``.pt2`` file there."""
+    """Path inside ``outputs/`` of the program that the script saved; by default the one ``.pt2`` file."""
 
     opset: int | None = Field(default=None, ge=18, le=25, title="Opset")
     """ONNX opset version; the exporter's own default when empty."""

@@ -32,7 +32,9 @@ DEFECTS = {
 WRONG_ARGUMENTS = 2  # argparse and click exit with this status
 
 
-def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float | None) -> PipelineError | None:
+def describe_failure(
+    report: ExitReport, run_directory: Path, timeout_s: float | None
+) -> PipelineError | None:
     """The error of a finished run, or None where it ended well.
 
     Args:
@@ -42,8 +44,8 @@ def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float |
     """
     if report.reason == "deadline":
         return TrainingTimeoutError(
-            f"Training did not finish within {timeout_s:g} seconds and was stopped. Its checkpoints are kept: run again "
-            "with a longer timeout (StagePolicy.timeout_s or max_run_duration_seconds) to go on from the last one."
+            f"Training did not finish within {timeout_s:g} seconds and was stopped. Its checkpoints are kept: run "
+            "again with a longer timeout (StagePolicy.timeout_s or max_run_duration_seconds) to go on from the last one."
         )
     ranks = run_directory / "ranks"
     failures = _failures(ranks)

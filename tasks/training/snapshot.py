@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pathspec import PathSpec
+from pathspec import GitIgnoreSpec
 
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -38,12 +38,12 @@ def source_files(source: Path) -> Iterator[Path]:
                 yield path
 
 
-def _ignored(source: Path) -> PathSpec:
+def _ignored(source: Path) -> GitIgnoreSpec:
     lines = list(ALWAYS_IGNORED)
     for name in IGNORE_FILES:
         if (source / name).is_file():
             lines += (source / name).read_text().splitlines()
-    return PathSpec.from_lines("gitwildmatch", lines)
+    return GitIgnoreSpec.from_lines(lines)
 
 
 def _relative(path: Path, source: Path) -> str:

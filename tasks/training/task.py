@@ -60,7 +60,9 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         return digests[reference.uri]
 
     arguments = estimator.arguments(digest)
-    variables = {name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()}
+    variables = {
+        name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()
+    }
     return {
         "input:source": source.sha256,
         "config:entry_script": estimator.entry_script,
@@ -94,6 +96,8 @@ class _ProgressReporter:
 
     def _show_progress(self, percent: float, description: str) -> None:
         if self._artifact_id is None:
-            self._artifact_id = create_progress_artifact(percent, key="training-progress", description=description)
+            created = create_progress_artifact(percent, key="training-progress", description=description)
+            assert isinstance(created, UUID)  # its type also allows for a coroutine, inside an event loop
+            self._artifact_id = created
         else:
             update_progress_artifact(self._artifact_id, percent, description=description)

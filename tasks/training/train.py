@@ -161,7 +161,12 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
         entry_script=estimator.entry_script,
         arguments=estimator.arguments(local_path),
         working_directory=run.source,
-        environment={**_inherited(os.environ), **estimator.environment_variables, **inputs, **run.environment()}
+        environment={
+            **_inherited(os.environ),
+            **estimator.environment_variables,
+            **inputs,
+            **run.environment(),
+        }
         | {"TRAINYARD_WORLD_SIZE": str(estimator.world_size), "PYTHONSAFEPATH": "1"},
         process_count_per_node=estimator.process_count_per_node,
         node_count=estimator.node_count,
@@ -227,4 +232,6 @@ def _missing_ranks(run: RunDirectory, world_size: int) -> WorldSizeError | None:
     found = len(list(run.records.glob("rank-*.jsonl")))
     if found == world_size:
         return None
-    return WorldSizeError(f"{world_size} ranks were asked for, but {found} reported themselves; see {run.path}.")
+    return WorldSizeError(
+        f"{world_size} ranks were asked for, but {found} reported themselves; see {run.path}."
+    )

@@ -18,7 +18,10 @@ MARK = "trainyard-test-process"
 
 def command(code, *arguments, timeout_s=None, cwd="/"):
     return LaunchCommand(
-        argv=(sys.executable, "-c", code, *arguments), env=dict(os.environ), cwd=Path(cwd), timeout_s=timeout_s
+        argv=(sys.executable, "-c", code, *arguments),
+        env=dict(os.environ),
+        cwd=Path(cwd),
+        timeout_s=timeout_s,
     )
 
 
@@ -47,8 +50,9 @@ def wait_for(condition, seconds=15):
 # Starts a child that forks itself away into a session of its own, ignores SIGTERM and sleeps.
 LEAVES_A_DAEMON = """
 import os, subprocess, sys, time
-code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
-child = subprocess.Popen([sys.executable, "-c", code, sys.argv[1]], start_new_session=True, stdout=subprocess.PIPE)
+code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+command = [sys.executable, "-c", code, sys.argv[1]]
+child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 time.sleep(float(sys.argv[2]))
 """
@@ -115,10 +119,16 @@ run_command(command, log_path=Path(sys.argv[1]) / "launcher.log", grace_s=1.0, o
 @pytest.mark.parametrize("victim", ["caller", "supervisor"])
 def test_kill_9_leaves_nothing(tmp_path, victim):
     mark = f"{MARK}-{tmp_path.name}-{victim}"
-    arguments = [str(tmp_path), LEAVES_A_DAEMON if victim == "caller" else "import time; time.sleep(600)", mark]
+    arguments = [
+        str(tmp_path),
+        LEAVES_A_DAEMON if victim == "caller" else "import time; time.sleep(600)",
+        mark,
+    ]
     caller = subprocess.Popen([sys.executable, "-c", CALLER, *arguments])
     try:
-        expected = 3 if victim == "caller" else 2  # the caller, the command, and the daemon where it starts one
+        expected = (
+            3 if victim == "caller" else 2
+        )  # the caller, the command, and the daemon where it starts one
         assert wait_for(lambda: len(marked(mark)) == expected)
         target = caller.pid if victim == "caller" else psutil.Process(caller.pid).children()[0].pid
         os.kill(target, signal.SIGKILL)

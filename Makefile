@@ -1,0 +1,44 @@
+# Everything a developer runs. `make` alone lists it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The environment's own Python once there is one, so that a choice made at the first setup stays; else python3.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+BIN := .venv/bin
+
+.PHONY: help setup run test lint format typecheck lock doctor clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv: locked packages, Open MPI, Horovod built for the locked torch (PYTHON=... chooses one)
+	@command -v $(PYTHON) >/dev/null || { echo "setup: Python 3.10 to 3.13 is needed, and $(PYTHON) was not found;" \
+	  "install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) deployments/environment/bootstrap.py
+
+run: setup ## Train and validate the digits example, end to end
+	@$(BIN)/trainyard run examples/digits/pipeline.yaml
+
+test: setup ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: setup ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+typecheck: setup ## Check types (mypy, strict)
+	@$(BIN)/mypy
+
+lock: setup ## Resolve deployments/environment/requirements.lock anew
+	@$(BIN)/python -m trainyard.deployments.environment.lockfile
+
+doctor: setup ## Say whether this machine can train, and why not
+	@$(BIN)/trainyard doctor
+
+clean: ## Remove caches and build artefacts, and .venv; built Horovod wheels stay in ~/.cache/trainyard
+	@rm -rf .venv .trainyard build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Small programs that import one library, print what they found as JSON, and may crash."""

@@ -1,0 +1,8 @@
+"""torch: its version, its CUDA version and the devices that it sees."""
+
+import json
+
+import torch
+
+devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "devices": devices}))

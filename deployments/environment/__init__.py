@@ -1,0 +1,1 @@
+"""The environment that training needs: locked packages, and Horovod built against the installed torch."""

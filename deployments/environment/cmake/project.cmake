@@ -1,0 +1,19 @@
+# Horovod 0.28.1 asks for C++14; the headers of PyTorch >= 2.1 need C++17.
+set(CMAKE_CXX14_STANDARD_COMPILE_OPTION "-std=c++17")
+set(CMAKE_CXX14_EXTENSION_COMPILE_OPTION "-std=gnu++17")
+
+# The wheel is cached and installed into other virtual environments, so it must find Open MPI, torch and NCCL
+# relative to itself (PREFIX/lib/pythonX.Y/site-packages/horovod/torch), never where it was built.
+set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+set(CMAKE_INSTALL_RPATH "$ORIGIN/../../../..;$ORIGIN/../../torch/lib;$ORIGIN/../../nvidia/nccl/lib")
+
+# Horovod names the GPU architectures itself (-gencode), in a way older than CMake's own.
+set(CMAKE_CUDA_ARCHITECTURES OFF)
+
+# Without GPU operations nothing of CUDA is looked for: a toolkit that happens to be there, whole or in part,
+# must not decide the build, or break it.
+if(NOT "$ENV{HOROVOD_GPU_OPERATIONS}" STREQUAL "NCCL")
+    set(CMAKE_CUDA_COMPILER "")
+    set(CMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit ON)
+    set(CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}/without_cuda")
+endif()

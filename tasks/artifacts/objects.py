@@ -1,0 +1,47 @@
+"""One listed object: its key, its size, and what changes when it changes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One listed object."""
+
+    key: str
+    """Path relative to the listed location, with forward slashes."""
+
+    num_bytes: int
+    """Size in bytes."""
+
+    version: str
+    """What changes when the object changes: its ETag, or for local files inode and times."""
+
+    etag: str | None = None
+    """The server's own validator in quotes (RFC 9110, section 8.8.3), where it gives one."""
+
+    @classmethod
+    def from_listing(cls, key: str, info: Mapping[str, Any]) -> "ObjectInfo":
+        """The object of one entry of an fsspec or S3 listing."""
+        etag = bare_etag(str(info.get("ETag") or info.get("etag") or ""))
+        num_bytes = int(info["Size"] if "Size" in info else info["size"])
+        return cls(key, num_bytes, etag or "-".join(_stamps(info)), f'"{etag}"' if etag else None)
+
+
+def bare_etag(etag: str) -> str:
+    """An ETag without its quotes: listings and headers differ in them."""
+    return etag.strip('"')
+
+
+def is_folder_marker(key: str, num_bytes: int) -> bool:
+    """Whether an object only stands for a folder, as S3's console makes them: a last slash, and no bytes."""
+    return key.endswith("/") and not num_bytes
+
+
+def _stamps(info: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("mtime", "created", "LastModified"):
+        stamp = info.get(name)
+        if stamp is not None:
+            yield str(stamp.timestamp() if isinstance(stamp, datetime) else stamp)

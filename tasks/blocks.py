@@ -1,0 +1,85 @@
+"""Prefect blocks: a datastore whose secret storage options stay on the Prefect server."""
+
+from typing import Any, ClassVar
+
+import httpx
+from prefect.blocks.core import Block
+from prefect.types import SecretDict
+from pydantic import Field, field_validator
+
+from trainyard.tasks.errors import InvalidInputError, StorageUnavailableError
+from trainyard.tasks.specs.datastore import Datastore
+
+_SYNC: dict[str, Any] = {"_sync": True}  # Prefect's way to say "no coroutine, please" from any context
+
+
+class DatastoreBlock(Block):
+    """A datastore: its URL, and the storage options (credentials, too) that its filesystem needs."""
+
+    _block_type_name: ClassVar[str | None] = "Trainyard Datastore"
+    _block_type_slug: ClassVar[str | None] = "trainyard-datastore"
+    _description: ClassVar[str | None] = "Where training data lives, and the credentials to read it."
+
+    url: str = Field(
+        min_length=1, title="URL", description="Any fsspec URL, for example s3://training-data/digits."
+    )
+    endpoint_url: str | None = Field(
+        default=None, title="Endpoint URL", description="Address of an S3-compatible server."
+    )
+    anonymous: bool = Field(
+        default=False, title="Anonymous", description="Read a public bucket without credentials."
+    )
+    storage_options: SecretDict = Field(
+        default=SecretDict({}),
+        title="Storage options",
+        description="Options of the fsspec implementation, for S3 for example key, secret and token.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        return Datastore(url=url).url
+
+
+def load_datastore(name: str) -> Datastore:
+    """A plain value for a saved block; what is secret stays in the block.
+
+    Args:
+        name: The block's name, as in the Prefect UI.
+
+    Raises:
+        InvalidInputError: No block of that name is known to the Prefect server.
+        StorageUnavailableError: The Prefect server does not answer; a retry may help.
+    """
+    return Datastore(url=_load(name).url, block=name)
+
+
+def block_options(name: str) -> dict[str, Any]:
+    """The fsspec options that a block holds, secrets included; raises as ``load_datastore`` does.
+
+    Returns:
+        ``endpoint_url`` and ``anonymous``, as in ``Datastore``, and the ``storage_options``.
+    """
+    block = _load(name)
+    return {
+        "endpoint_url": block.endpoint_url,
+        "anonymous": block.anonymous,
+        "storage_options": dict(block.storage_options.get_secret_value()),
+    }
+
+
+def _load(name: str) -> DatastoreBlock:
+    try:
+        block = DatastoreBlock.load(name, **_SYNC)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"There is no Prefect block {name!r} of type 'Trainyard Datastore': create it in the UI "
+            "or with DatastoreBlock(url=...).save(name)."
+        ) from error
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise StorageUnavailableError(
+            f"The Prefect server that holds the datastore block {name!r} did not answer "
+            f"({type(error).__name__}): check PREFECT_API_URL."
+        ) from error
+    assert isinstance(block, DatastoreBlock), name
+    return block

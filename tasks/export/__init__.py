@@ -1,0 +1,1 @@
+"""Export: the trained program becomes a checked ONNX bundle."""

@@ -1,0 +1,50 @@
+"""Find the saved program in what training left behind."""
+
+from trainyard.tasks.artifacts.references import TreeEntry
+from trainyard.tasks.errors import ModelNotFoundError
+from trainyard.tasks.models.layout import PROGRAM_SUFFIX
+from trainyard.tasks.models.program import HOW_TO_SAVE
+from trainyard.tasks.specs.export import OnnxExport
+
+_MOST_LISTED = 20
+
+
+def find_program(settings: OnnxExport, entries: tuple[TreeEntry, ...]) -> str:
+    """The path, inside ``outputs/``, of the program to export.
+
+    Args:
+        settings: ``model_file`` names it; otherwise it is the only ``.pt2`` file.
+        entries: The files of the run's outputs.
+
+    Raises:
+        ModelNotFoundError: There is none, or more than one and no name; says what was looked for and found.
+    """
+    paths = [entry.path for entry in entries]
+    if settings.model_file is not None:
+        if settings.model_file in paths:
+            return settings.model_file
+        raise ModelNotFoundError(_not_found(f"the file {settings.model_file!r} (OnnxExport.model_file)", entries))
+    programs = [path for path in paths if path.endswith(PROGRAM_SUFFIX)]
+    if len(programs) == 1:
+        return programs[0]
+    if not programs:
+        raise ModelNotFoundError(_not_found(f"one file *{PROGRAM_SUFFIX} (a torch.export program)", entries))
+    raise ModelNotFoundError(
+        f"Which model to export is not clear: the run's outputs hold {len(programs)} programs, "
+        f"{', '.join(programs)}. Name one: OnnxExport(model_file={programs[0]!r})."
+    )
+
+
+def _not_found(looked_for: str, entries: tuple[TreeEntry, ...]) -> str:
+    return (
+        f"Training left no model to export. Looked for {looked_for} in the run's outputs (what the script "
+        f"wrote below ./outputs); found {_listed(entries)}. {HOW_TO_SAVE}"
+    )
+
+
+def _listed(entries: tuple[TreeEntry, ...]) -> str:
+    if not entries:
+        return "no file at all"
+    shown = ", ".join(f"{entry.path} ({entry.num_bytes:,} bytes)" for entry in entries[:_MOST_LISTED])
+    rest = len(entries) - _MOST_LISTED
+    return f"instead: {shown}" + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,1 @@
+"""What a model is between stages: the saved program, the signature, the files they travel in."""

@@ -1,0 +1,1 @@
+"""The registry: validated models, by name and version, with where they come from."""

@@ -1,0 +1,174 @@
+"""Stage data references: list, transfer what is new, and build a directory that never changes.
+
+Below the home directory::
+
+    objects/<first two digits>/<sha256>    the pool: one read-only file for each content
+    objects/index.sqlite                   which object version has which digest, which file has been proven
+    objects/partial/                       unfinished files of running processes
+    datasets/<sha256>/data/<key>           a dataset: hard links into the pool
+    damaged/                               what was found not to be what its name says
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainyard.tasks.artifacts.datasets import dataset_directory
+from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.artifacts.products import StagedData, StagedDataset
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.errors import ArtifactDamagedError
+from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.datastore import DataReference
+from trainyard.tasks.staging.directories import build_dataset, find_damage
+from trainyard.tasks.staging.index import StagingIndex
+from trainyard.tasks.staging.listing import Listing, list_reference
+from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
+from trainyard.tasks.staging.pool import ObjectPool, move_aside
+from trainyard.tasks.staging.progress import ProgressMeter, StagingProgress
+from trainyard.tasks.staging.scratch import scratch_directory
+from trainyard.tasks.staging.transfer import fetch_objects
+
+Report = Callable[[StagingProgress], None]
+
+
+def stage_references(
+    references: Iterable[DataReference], context: StageContext, progress: Report | None = None
+) -> StagedData:
+    """Bring every reference to this machine, verified.
+
+    Args:
+        references: What the estimator names, in its order.
+        context: Where the store and the home directory are.
+        progress: Called now and then, and at the end, with how far it is.
+
+    Raises:
+        PermanentError: As ``list_reference``.
+        TransientError: As ``list_reference``; or an object changed while it was read. A retry goes on from
+            where this attempt ended.
+    """
+    return stage_listings([list_reference(reference) for reference in references], context, progress)
+
+
+def stage_listings(
+    listings: Sequence[Listing], context: StageContext, progress: Report | None = None
+) -> StagedData:
+    """Bring what was listed to this machine, in those versions; otherwise as ``stage_references``."""
+    if not listings:
+        return StagedData()
+    total_objects = sum(len(listing.objects) for listing in listings)
+    meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
+    with _staging_area(context.home) as area:
+        datasets = tuple(_stage_listing(listing, area, context, meter) for listing in listings)
+    meter.finish()
+    return StagedData(datasets=datasets)
+
+
+def verify_staged(product: StagedData, context: StageContext) -> None:
+    """Prove that the files of every dataset are on this machine, right and with nothing beside them.
+
+    A directory that is not right is moved aside, so that staging again makes it anew.
+
+    Raises:
+        ArtifactDamagedError: Something is missing, wrong or too many; staging again helps.
+    """
+    if not product.datasets:
+        return
+    home = context.home.absolute()
+    with closing(StagingIndex(_index_path(home))) as index:
+        manifests = {dataset.sha256: _read_manifest(dataset, context) for dataset in product.datasets}
+        damages = [_clear_damage(home, manifest, index) for manifest in manifests.values()]
+    found = [damage for damage in damages if damage]
+    if found:
+        raise ArtifactDamagedError(f"Staged data is not as it was staged: {'; '.join(found)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _StagingArea:
+    """What one staging works with, below the home directory."""
+
+    home: Path
+    index: StagingIndex
+    pool: ObjectPool
+    scratch: Path
+
+
+@contextmanager
+def _staging_area(home: Path) -> Iterator[_StagingArea]:
+    home = home.absolute()
+    with (
+        closing(StagingIndex(_index_path(home))) as index,
+        scratch_directory(home / "objects" / "partial") as scratch,
+    ):
+        yield _StagingArea(home, index, ObjectPool(home, index), scratch)
+
+
+def _stage_listing(
+    listing: Listing, area: _StagingArea, context: StageContext, meter: ProgressMeter
+) -> StagedDataset:
+    digests = _transfer(listing, area, meter)
+    manifest = _manifest(listing, digests)
+    if _clear_damage(area.home, manifest, area.index):
+        with area.index.batch():
+            build_dataset(area.home, manifest, area.pool, area.scratch)
+    return StagedDataset(
+        uri=listing.reference.uri,
+        sha256=manifest.sha256,
+        single_object=manifest.single_object,
+        num_objects=len(manifest.objects),
+        num_bytes=manifest.num_bytes,
+        manifest=context.store.put_bytes(manifest.to_bytes()),
+    )
+
+
+def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dict[str, str]:
+    """The digest of every object by key; afterwards the pool holds them all."""
+    digests = _held_digests(listing, area)
+    for _ in digests:
+        meter.add_object(reused=True)
+    missing = [info for info in listing.objects if info.key not in digests]
+    for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
+        with area.index.batch():
+            for info, path, sha256 in finished:
+                area.pool.adopt(path, sha256, info.num_bytes)
+                area.index.remember_object(listing.source, info, sha256)
+                digests[info.key] = sha256
+                meter.add_object(reused=False)
+        meter.tick()
+    return digests
+
+
+def _held_digests(listing: Listing, area: _StagingArea) -> dict[str, str]:
+    """The digest, by key, of each object whose listed version is in the pool already."""
+    sizes = {info.key: info.num_bytes for info in listing.objects}
+    with area.index.batch():
+        known = area.index.known_digests(listing.source, listing.objects)
+        return {key: sha256 for key, sha256 in known.items() if area.pool.holds(sha256, sizes[key])}
+
+
+def _manifest(listing: Listing, digests: dict[str, str]) -> DatasetManifest:
+    def entry(info: ObjectInfo) -> ManifestEntry:
+        return ManifestEntry(
+            key=info.key, num_bytes=info.num_bytes, sha256=digests[info.key], version=info.version
+        )
+
+    objects = tuple(entry(info) for info in listing.objects)
+    return DatasetManifest(uri=listing.reference.uri, single_object=listing.single_object, objects=objects)
+
+
+def _read_manifest(dataset: StagedDataset, context: StageContext) -> DatasetManifest:
+    return DatasetManifest.model_validate_json(context.store.read_bytes(dataset.manifest))
+
+
+def _clear_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> str | None:
+    """What was wrong with a dataset's directory, which is then out of the way; None where it is right."""
+    damage = find_damage(home, manifest, index)
+    directory = dataset_directory(home, manifest.sha256).parent
+    if damage and directory.exists():
+        return f"{damage} (moved to {move_aside(directory, home / 'damaged')})"
+    return damage
+
+
+def _index_path(home: Path) -> Path:
+    return home / "objects" / "index.sqlite"

@@ -1,0 +1,60 @@
+"""Dataset directories: built whole or not at all, believed while they hold exactly their manifest."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainyard.tasks.artifacts.datasets import dataset_directory
+from trainyard.tasks.staging.index import StagingIndex
+from trainyard.tasks.staging.keys import relative_path
+from trainyard.tasks.staging.manifest import DatasetManifest
+from trainyard.tasks.staging.pool import ObjectPool
+
+
+def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scratch: Path) -> None:
+    """Make the directory of a dataset from the pool, which must hold every object of it.
+
+    The directory appears by one rename. Where another process was faster, its directory stays: the bytes are
+    the same.
+    """
+    whole = scratch / manifest.sha256
+    (whole / "data").mkdir(parents=True)
+    for entry in manifest.objects:
+        pool.link(entry.sha256, entry.num_bytes, whole / "data" / relative_path(entry.key))
+    destination = dataset_directory(home, manifest.sha256).parent
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(whole, destination)
+    except OSError:
+        if not destination.is_dir():
+            raise
+        shutil.rmtree(whole)
+
+
+def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> str | None:
+    """What is wrong with a dataset's directory; None where it holds the manifest's objects and nothing else.
+
+    Files that did not change since they were last proven are not hashed again.
+    """
+    directory = dataset_directory(home, manifest.sha256)
+    if not directory.is_dir():
+        return f"there is no {directory}"
+    expected = {relative_path(entry.key).as_posix(): entry for entry in manifest.objects}
+    for name in _walk(directory, ""):
+        if name not in expected:
+            return f"{directory / name} is not part of the dataset"
+    for name, entry in expected.items():
+        if not index.is_intact(directory / name, entry.num_bytes, entry.sha256):
+            return f"{directory / name} is missing, or its bytes are not those that were staged"
+    return None
+
+
+def _walk(directory: Path, prefix: str) -> Iterator[str]:
+    """Everything below a directory that is not a directory: files, and links whatever they lead to."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(directory / entry.name, f"{prefix}{entry.name}/")
+            else:
+                yield f"{prefix}{entry.name}"

@@ -1,0 +1,64 @@
+"""Object keys are untrusted: each becomes a relative path inside the dataset's directory, or is refused."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from trainyard.tasks.errors import UnsafeObjectKeyError
+
+_MAX_NAME_BYTES = 255  # NAME_MAX of Linux's filesystems
+_MAX_KEY_BYTES = 1024  # the longest key of S3
+
+
+def relative_path(key: str) -> PurePosixPath:
+    """The path, inside the dataset's directory, that an object is kept at: its key, if that is safe.
+
+    Raises:
+        UnsafeObjectKeyError: Names the key, and why it is refused.
+    """
+    problem = _problem(key)
+    if problem:
+        raise UnsafeObjectKeyError(
+            f"Object key {key!r} {problem}, so it cannot be staged as a file; rename the object, or stage "
+            "a prefix that leaves it out."
+        )
+    return PurePosixPath(key)
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Prove that all keys can be files of one directory.
+
+    Raises:
+        UnsafeObjectKeyError: Names the key that cannot, or the two keys that exclude each other.
+    """
+    paths = {relative_path(key) for key in keys}
+    for path in sorted(paths):
+        for parent in path.parents:
+            if parent in paths:
+                raise UnsafeObjectKeyError(
+                    f"Object {str(parent)!r} would have to be a file and a directory at once, because of "
+                    f"object {str(path)!r}; rename one of them, or stage a prefix that leaves one out."
+                )
+
+
+def _problem(key: str) -> str | None:
+    if not key:
+        return "is empty"
+    if "\0" in key:
+        return "holds a NUL character"
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if len(encoded) > _MAX_KEY_BYTES:
+        return f"is longer than {_MAX_KEY_BYTES} bytes"
+    return next((problem for name in encoded.split(b"/") if (problem := _name_problem(name))), None)
+
+
+def _name_problem(name: bytes) -> str | None:
+    if not name:
+        return "is absolute, ends in a slash, or has an empty part between two slashes"
+    if name in (b".", b".."):
+        return f"has the part {name.decode()!r}, which could lead outside the directory"
+    if len(name) > _MAX_NAME_BYTES:
+        return f"has a part longer than {_MAX_NAME_BYTES} bytes, the most a file name can have"
+    return None

@@ -1,0 +1,94 @@
+"""What a reference holds right now, from a listing alone: no object is read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trainyard.tasks.artifacts.digests import digest_value
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.specs.datastore import DataReference
+from trainyard.tasks.staging.access import locate
+from trainyard.tasks.staging.keys import check_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The objects of one reference, as they were when they were listed."""
+
+    reference: DataReference
+    """What was listed."""
+
+    location: Location
+    """Where it is: the single object, or the prefix."""
+
+    single_object: bool
+    """Whether the reference names one object."""
+
+    objects: tuple[ObjectInfo, ...]
+    """Every object, sorted by key."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in bytes of all objects together."""
+        return sum(info.num_bytes for info in self.objects)
+
+    @property
+    def source(self) -> str:
+        """Where the objects are, server included: a version says something only about one place."""
+        return f"{self.location.endpoint} {self.reference.uri}".strip()
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of every key, size and version: it changes when anything in the listing does."""
+        return digest_value([[info.key, info.num_bytes, info.version] for info in self.objects])
+
+    def location_of(self, info: ObjectInfo) -> Location:
+        """Where one of the objects is."""
+        return self.location if self.single_object else self.location / info.key
+
+
+def list_reference(reference: DataReference) -> Listing:
+    """List a reference: one object, or everything below a prefix.
+
+    Raises:
+        InvalidInputError: There is a prefix or bucket, but no object in it.
+        UnsafeObjectKeyError: A key cannot be a file of the dataset's directory.
+        StorageNotFoundError: There is no such bucket, object or prefix.
+        StorageAccessError: The credentials are missing or refused.
+        StorageUnavailableError: The storage did not answer; a retry may help.
+    """
+    location = locate(reference)
+    single = find_single_object(reference, location)
+    objects = (single,) if single else tuple(sorted(location.list_objects(), key=lambda info: info.key))
+    if not objects:
+        raise empty_dataset(reference)
+    check_keys(info.key for info in objects)
+    return Listing(reference, location, single is not None, objects)
+
+
+def listing_components(listings: Iterable[Listing]) -> dict[str, str]:
+    """What decides the stage's result, by name: where each reference is, and every version in it.
+
+    The address counts: an ETag tells versions of one object apart, and says nothing about objects elsewhere
+    (RFC 9110, section 8.8.3). Stages after this one depend on the digests of the bytes alone.
+    """
+    components = {}
+    for n, listing in enumerate(listings):
+        components[f"dataset {n}: source"] = listing.source
+        components[f"dataset {n}: kind"] = "object" if listing.single_object else "prefix"
+        components[f"dataset {n}: objects"] = listing.fingerprint
+    return components
+
+
+def find_single_object(reference: DataReference, location: Location) -> ObjectInfo | None:
+    """The object that a reference names, or None where it names a prefix (a last slash always does)."""
+    found = location.find_object()
+    return None if reference.uri.endswith("/") else found
+
+
+def empty_dataset(reference: DataReference) -> InvalidInputError:
+    """The error for a place that is there, with nothing in it."""
+    return InvalidInputError(
+        f"{reference.uri} is empty: there is no object to train on; put data there first."
+    )

@@ -1,0 +1,84 @@
+"""The pool of staged bytes: one read-only file for each content, shared by every dataset that holds it."""
+
+import errno
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from trainyard.tasks.errors import ArtifactDamagedError
+from trainyard.tasks.staging.index import StagingIndex
+
+# Other disks, filesystems without hard links, and files that have as many links as they can.
+_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
+_READ_ONLY = 0o444
+
+
+class ObjectPool:
+    """Files below ``<home>/objects``, each named by its SHA-256.
+
+    Args:
+        home: The home directory.
+        index: Remembers which files have been proven.
+    """
+
+    def __init__(self, home: Path, index: StagingIndex) -> None:
+        self.root = home / "objects"
+        self._damaged = home / "damaged"
+        self._index = index
+
+    def path(self, sha256: str) -> Path:
+        """Where the content of a digest is kept."""
+        return self.root / sha256[:2] / sha256
+
+    def holds(self, sha256: str, num_bytes: int) -> bool:
+        """Whether the content is here and right; what is here and wrong is moved out of the way."""
+        path = self.path(sha256)
+        if self._index.is_intact(path, num_bytes, sha256):
+            return True
+        if path.is_symlink() or path.exists():
+            move_aside(path, self._damaged)
+        return False
+
+    def adopt(self, scratch: Path, sha256: str, num_bytes: int) -> None:
+        """Take a finished file in; its bytes must be those of the digest, and on disk (fsync)."""
+        if self.holds(sha256, num_bytes):
+            scratch.unlink()
+            return
+        path = self.path(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.chmod(_READ_ONLY)
+        os.replace(scratch, path)
+        self._index.remember_file(path.lstat(), sha256)
+
+    def link(self, sha256: str, num_bytes: int, destination: Path) -> None:
+        """Put the content at a path: as a hard link, or where that cannot be, as a copy.
+
+        Raises:
+            ArtifactDamagedError: The content is gone or was changed since it was staged; staging again helps.
+        """
+        if not self.holds(sha256, num_bytes):
+            raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self.path(sha256), destination)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINK:
+                raise
+            shutil.copyfile(self.path(sha256), destination)
+            destination.chmod(_READ_ONLY)
+        else:
+            # A link changes the inode's ctime, not its bytes.
+            self._index.remember_file(destination.lstat(), sha256)
+
+
+def move_aside(path: Path, damaged: Path) -> Path:
+    """Move what is not what it should be out of the way, for a person to look at.
+
+    Returns:
+        Where it is now.
+    """
+    damaged.mkdir(parents=True, exist_ok=True)
+    aside = damaged / f"{path.name[:16]}-{uuid.uuid4().hex[:8]}"
+    os.replace(path, aside)
+    return aside

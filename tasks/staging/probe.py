@@ -1,0 +1,27 @@
+"""A cheap look at a reference before anything is launched."""
+
+from trainyard.tasks.specs.datastore import DataReference
+from trainyard.tasks.staging.access import locate
+from trainyard.tasks.staging.listing import empty_dataset, find_single_object
+
+
+def probe_reference(reference: DataReference) -> None:
+    """Prove, with a few requests, that there is data and that it may be read.
+
+    Args:
+        reference: What is to be staged.
+
+    Raises:
+        InvalidInputError: The scheme is unknown, a setting does not fit, or there is no object.
+        StorageNotFoundError: There is no such bucket, or no such object or prefix in it.
+        StorageAccessError: The credentials are missing or refused.
+        StorageUnavailableError: The endpoint did not answer for some 20 seconds; a retry may help.
+    """
+    location = locate(reference)
+    if find_single_object(reference, location):
+        location.check_readable()
+        return
+    first = location.first_object()
+    if first is None:
+        raise empty_dataset(reference)
+    (location / first.key).check_readable()

@@ -1,0 +1,92 @@
+"""Bring objects to this machine: several at a time, each hashed as it arrives."""
+
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+
+from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.staging.listing import Listing
+
+NUM_TRANSFERS = 8
+"""Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
+
+_TICK_S = 0.5
+
+Fetched = tuple[ObjectInfo, Path, str]
+"""An object, the finished file with its bytes, and their SHA-256."""
+
+
+class _StoppedError(Exception):
+    """A transfer that another one's failure has ended."""
+
+
+def fetch_objects(
+    listing: Listing,
+    objects: Iterable[ObjectInfo],
+    scratch: Path,
+    count_bytes: Callable[[int], None],
+) -> Iterator[list[Fetched]]:
+    """Fetch objects of a listing, and give those that are finished, every half second or sooner.
+
+    After the first error nothing new is begun, what is under way is dropped, what is finished is given,
+    and then the error is raised.
+
+    Args:
+        listing: Where the objects are.
+        objects: Which of them to fetch.
+        scratch: Directory for the files; whoever takes a file moves it away.
+        count_bytes: Called, from the transferring threads, with the size of each block that arrived.
+
+    Raises:
+        ObjectChangedError: An object is no longer the version that was listed; a retry lists it anew.
+        StorageUnavailableError: The storage failed; a retry goes on from here.
+        PipelineError: Other errors of the storage.
+    """
+    stop = threading.Event()
+
+    def fetch(info: ObjectInfo) -> Fetched:
+        return _fetch(listing, info, scratch, count_bytes, stop)
+
+    waiting = iter(objects)
+    with ThreadPoolExecutor(NUM_TRANSFERS, thread_name_prefix="stage") as executor:
+        try:
+            running = {executor.submit(fetch, info) for info in islice(waiting, 2 * NUM_TRANSFERS)}
+            while running:
+                done, running = wait(running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
+                yield [future.result() for future in done if future.exception() is None]
+                _raise_first(done)
+                running |= {executor.submit(fetch, info) for info in islice(waiting, len(done))}
+        finally:
+            stop.set()
+            executor.shutdown(cancel_futures=True)
+
+
+def _fetch(
+    listing: Listing,
+    info: ObjectInfo,
+    scratch: Path,
+    count_bytes: Callable[[int], None],
+    stop: threading.Event,
+) -> Fetched:
+    path = scratch / uuid.uuid4().hex
+    hasher = hashlib.sha256()
+    with path.open("wb") as out:
+        for block in listing.location_of(info).read_version(info):
+            if stop.is_set():
+                raise _StoppedError
+            hasher.update(block)
+            out.write(block)
+            count_bytes(len(block))
+        out.flush()
+        os.fsync(out.fileno())
+    return info, path, hasher.hexdigest()
+
+
+def _raise_first(done: Iterable["Future[Fetched]"]) -> None:
+    for future in done:
+        future.result()

@@ -1,0 +1,1 @@
+"""Validation: ONNX Runtime must give the trained model's answers."""

@@ -1,0 +1,70 @@
+"""The Prefect task of the validation stage."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+
+from trainyard.tasks.artifacts.digests import canonical_json
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.products import OnnxBundle, TrainedRun, ValidatedModel
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
+from trainyard.tasks.caching.states import as_state
+from trainyard.tasks.errors import ValidationFailedError
+from trainyard.tasks.retries import retry_if_transient
+from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.rendering import render_markdown
+from trainyard.tasks.validation.report import ValidationReport
+from trainyard.tasks.validation.validate import validate_model
+
+VALIDATE = Stage(
+    name="validate",
+    product_type=ValidatedModel,
+    packages=("trainyard.tasks.validation",),
+    libraries=("torch", "onnxruntime", "numpy"),
+)
+
+
+@task(name="validate", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
+def validate(
+    settings: OrtValidation, bundle: OnnxBundle, trained: TrainedRun, context: StageContext
+) -> "State[StageResult[ValidatedModel]]":
+    """Prove that the ONNX model gives the trained model's answers, and show the report, whatever it says."""
+    components = validation_components(settings, bundle, trained.outputs)
+    try:
+        result = run_stage(
+            VALIDATE,
+            components,
+            lambda key: validate_model(settings, bundle, trained.outputs, context),
+            context,
+        )
+    except ValidationFailedError as error:
+        if error.report_uri is not None:
+            _show_report(error.report_uri)
+        raise
+    _show_report(result.product.report.uri)
+    return as_state(result)
+
+
+def validation_components(settings: OrtValidation, bundle: OnnxBundle, outputs: ArtifactRef) -> dict[str, str]:
+    """What decides a verdict, beside its code and libraries."""
+    fields = settings.model_dump(mode="json").items()
+    return {
+        "input:bundle": bundle.bundle.sha256,
+        "input:outputs": outputs.sha256,
+        "input:model_file": bundle.model_file,
+        **{f"config:{name}": canonical_json(value).decode() for name, value in fields},
+    }
+
+
+def _show_report(uri: str) -> None:
+    if TaskRunContext.get() is None:
+        return
+    report = ValidationReport.model_validate_json(Location(uri).read_bytes())
+    create_markdown_artifact(
+        key="validation-report",
+        markdown=render_markdown(report),
+        description=f"ONNX Runtime against torch: {'passed' if report.passed else 'failed'}",
+    )

@@ -1,0 +1,80 @@
+"""What the tests share: a Prefect server, an S3 server, a small training project and its data."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROJECTS = Path(__file__).parent / "projects"
+
+
+def pytest_configure(config):
+    """Keep the person's own home, Prefect profile and credentials out of the tests.
+
+    Here and not in a fixture: Prefect reads its settings when it is imported.
+    """
+    for name in [name for name in os.environ if name.startswith(("TRAINYARD_", "AWS_", "PREFECT_"))]:
+        del os.environ[name]
+    root = Path(tempfile.mkdtemp(prefix="trainyard-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(root, ignore_errors=True))
+    os.environ.update(
+        TRAINYARD_HOME=str(root / "home"),
+        PREFECT_HOME=str(root / "prefect"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        DO_NOT_TRACK="1",
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+
+
+@pytest.fixture(scope="session")
+def prefect_server():
+    """A real Prefect server on a database of its own, for the whole session; gives its API's URL."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A real S3 server; see ``tests/integration/s3_server.py``."""
+    from tests.integration.s3_server import run_s3_server
+
+    with run_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def write_points(directory, num_points=40, seed=1):
+    """Two classes of points in the plane, apart from each other."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_points) % 2
+    points = generator.normal(size=(num_points, 2)).astype(np.float32) + 4 * labels[:, None].astype(
+        np.float32
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    np.save(directory / "points.npy", points)
+    np.save(directory / "labels.npy", labels.astype(np.int64))
+
+
+@pytest.fixture
+def points(tmp_path):
+    """A directory with a small dataset."""
+    write_points(tmp_path / "points")
+    return tmp_path / "points"
+
+
+@pytest.fixture
+def linear_project(tmp_path):
+    """A copy of the small training project, to be changed at will."""
+    return Path(shutil.copytree(PROJECTS / "linear", tmp_path / "linear"))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty Trainyard home of the test's own."""
+    monkeypatch.setenv("TRAINYARD_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

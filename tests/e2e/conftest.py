@@ -1,0 +1,44 @@
+"""A pipeline on the small project, as its user would call it."""
+
+import pytest
+
+from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch
+
+STAGES = ["stage", "train", "metrics", "export", "validate", "register"]
+
+
+def small_estimator(project, points, **changes):
+    """The small project on its data, in one process."""
+    values = {
+        "source_directory": str(project),
+        "entry_script": "train.py",
+        "script_params": {"--data-dir": Datastore(url=str(points)), **changes.pop("script_params", {})},
+        **changes,
+    }
+    return PyTorch(**values)
+
+
+@pytest.fixture
+def run_pipeline(prefect_server, home, linear_project, points):
+    """Call the pipeline on the small project; keyword arguments change its parts."""
+    from trainyard import training_pipeline
+
+    def run(script_params=None, estimator=None, **parameters):
+        estimator = small_estimator(
+            linear_project, points, script_params=script_params or {}, **(estimator or {})
+        )
+        return training_pipeline(
+            estimator, **{"export": OnnxExport(), "validation": OrtValidation(), **parameters}
+        )
+
+    return run
+
+
+def statuses(result):
+    """Stage to ``ran`` or ``cached``."""
+    return {name: outcome.status for name, outcome in result.stages.items()}
+
+
+def that_ran(result):
+    """The stages that ran, in the pipeline's order."""
+    return [name for name in STAGES if result.stages[name].status == "ran"]

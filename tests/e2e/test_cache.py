@@ -1,0 +1,124 @@
+"""Run twice: all cached. Change one thing: exactly the stages that depend on it run again."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import STAGES, that_ran
+from trainyard import OnnxExport, OrtValidation, StagePolicy
+from trainyard.tasks.caching.records import StageRecord, record_path
+
+PACKAGE = Path(__file__).resolve().parents[2] / "tasks"
+
+
+def training_runs(home):
+    return sorted(path.name for path in (home / "runs").iterdir())
+
+
+def product_of(result, home, stage):
+    path = home / "store" / record_path(stage, result.stages[stage].cache_key)
+    return StageRecord.model_validate_json(path.read_bytes()).product
+
+
+def object_path(home, ref):
+    return home / "store" / "objects" / ref["sha256"][:2] / ref["sha256"]
+
+
+def test_the_second_run_is_cached_and_starts_no_training(run_pipeline, home):
+    first = run_pipeline()
+    runs = training_runs(home)
+    second = run_pipeline()
+    assert that_ran(first) == STAGES
+    assert that_ran(second) == []
+    assert training_runs(home) == runs
+    assert second.metrics == first.metrics
+    assert second.model_uri == first.model_uri
+    assert Path(second.onnx_path).is_file()
+    assert {outcome.attempts for outcome in second.stages.values()} == {1}
+
+
+def test_each_change_reruns_exactly_what_depends_on_it(run_pipeline, linear_project, points, home):
+    """One pipeline, changed step by step: each step says what it changes and what must run again."""
+    run_pipeline()
+
+    # A script parameter that changes the model: everything after staging.
+    assert that_ran(run_pipeline({"--seed": 7})) == ["train", "metrics", "export", "validate", "register"]
+
+    # The opset: the export and what reads it.
+    assert that_ran(run_pipeline({"--seed": 7}, export=OnnxExport(opset=19))) == [
+        "export",
+        "validate",
+        "register",
+    ]
+
+    # A tolerance: the validation, and the registration that carries its report.
+    loose = OrtValidation(atol=1e-3)
+    assert that_ran(run_pipeline({"--seed": 7}, validation=loose)) == ["validate", "register"]
+
+    # A byte of the data.
+    array = np.load(points / "points.npy")
+    array[0, 0] += 0.25
+    np.save(points / "points.npy", array)
+    assert that_ran(run_pipeline({"--seed": 7})) == STAGES
+
+    # A byte of the source that does not change what the script makes: training runs again, and with it the
+    # metrics (their records hold times); the model comes out the same, so nothing after it has to run but
+    # the registration, whose lineage names the source.
+    script = linear_project / "train.py"
+    script.write_text(script.read_text() + "#\n")
+    assert that_ran(run_pipeline({"--seed": 7})) == ["train", "metrics", "register"]
+
+    # And back again: all of it is still known.
+    script.write_text(script.read_text().removesuffix("#\n"))
+    assert that_ran(run_pipeline({"--seed": 7})) == []
+
+
+HELPERS = {
+    "staging": "stage",
+    "training": "train",
+    "metrics": "metrics",
+    "export": "export",
+    "validation": "validate",
+    "registry": "register",
+}
+
+
+@pytest.mark.parametrize("damage", ["delete", "flip"])
+def test_a_damaged_artifact_reruns_exactly_its_stage(run_pipeline, home, damage):
+    result = run_pipeline()
+    victims = {
+        "export": product_of(result, home, "export")["bundle"],
+        "train": product_of(result, home, "train")["records"],
+    }
+    for stage, ref in victims.items():
+        path = object_path(home, ref)
+        path.chmod(0o644)
+        path.unlink() if damage == "delete" else path.write_bytes(b"x" + path.read_bytes()[1:])
+        ran = that_ran(run_pipeline())
+        # A training that is made again logs new times, so the metrics are collected anew.
+        assert ran == {"export": ["export"], "train": ["train", "metrics", "register"]}[stage]
+
+
+def test_a_staged_file_that_is_damaged_is_staged_again(run_pipeline, home):
+    run_pipeline()
+    (staged,) = (home / "datasets").glob("*/data/points.npy")
+    staged.parent.chmod(0o755)
+    staged.chmod(0o644)
+    staged.write_bytes(staged.read_bytes()[:-1] + b"\xff")
+    assert that_ran(run_pipeline()) == ["stage"]
+
+
+def test_refresh_and_off(run_pipeline):
+    run_pipeline()
+    assert that_ran(run_pipeline(policies={"export": StagePolicy(cache="refresh")})) == ["export"]
+    assert that_ran(run_pipeline(policies={"metrics": StagePolicy(cache="off")})) == ["metrics"]
+    assert that_ran(run_pipeline()) == []
+
+
+def test_the_local_copy_of_the_model_is_made_again(run_pipeline):
+    first = run_pipeline()
+    content = Path(first.onnx_path).read_bytes()
+    shutil.rmtree(Path(first.onnx_path).parent)
+    assert Path(run_pipeline().onnx_path).read_bytes() == content

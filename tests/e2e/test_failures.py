@@ -1,0 +1,119 @@
+"""What a user reads when something is wrong, and what is left behind."""
+
+import pytest
+from pydantic import ValidationError
+
+from tests.e2e.conftest import small_estimator, that_ran
+from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy, errors
+
+
+def test_a_transient_error_is_retried(run_pipeline, tmp_path):
+    attempts = tmp_path / "attempts"
+    policies = {"train": StagePolicy(retries=2, retry_delay_s=0.1, jitter=0)}
+    result = run_pipeline({"--fail-until": str(attempts)}, policies=policies, export=None)
+    assert result.stages["train"].attempts == 2
+    assert len(attempts.read_text().splitlines()) == 2
+
+
+def test_a_transient_error_without_retries_ends_the_run(run_pipeline, tmp_path):
+    with pytest.raises(errors.TrainingFailedError, match="ConnectionError: the network went away"):
+        run_pipeline({"--fail-until": str(tmp_path / "attempts")}, export=None)
+
+
+def test_a_permanent_error_is_not_retried(run_pipeline, home):
+    policies = {"train": StagePolicy(retries=3, retry_delay_s=0.1)}
+    with pytest.raises(errors.ScriptDefectError) as raised:
+        run_pipeline({"--no-such-argument": 1}, policies=policies, export=None)
+    assert "unrecognized arguments: --no-such-argument 1" in str(raised.value)
+    assert len(list((home / "runs").iterdir())) == 1
+
+
+def test_a_failing_script_is_named_with_its_traceback(run_pipeline, linear_project):
+    script = linear_project / "train.py"
+    script.write_text(script.read_text().replace("start = 0\n", "start = {}['missing']\n"))
+    with pytest.raises(errors.ScriptDefectError) as raised:
+        run_pipeline(export=None)
+    message = str(raised.value)
+    assert "Rank 0 on" in message
+    assert "KeyError: 'missing'" in message
+    assert "start = {}['missing']" in message
+    assert "runpy" not in message
+
+
+def test_a_training_that_takes_too_long_is_stopped(run_pipeline):
+    with pytest.raises(errors.TrainingTimeoutError, match="within 3 seconds"):
+        run_pipeline({"--nap": 600}, policies={"train": StagePolicy(timeout_s=3)}, export=None)
+
+
+def test_a_script_without_a_model_is_told_what_was_looked_for(run_pipeline):
+    with pytest.raises(errors.ModelNotFoundError) as raised:
+        run_pipeline({"--no-model": ""})
+    assert ".pt2" in str(raised.value)
+    assert "weights.bin" in str(raised.value)
+
+
+def test_a_model_that_fails_its_gate_is_not_registered(run_pipeline, home):
+    with pytest.raises(errors.ValidationFailedError, match="accuracy"):
+        run_pipeline(validation=OrtValidation(min_metrics={"accuracy": 1.01}))
+    assert not list((home / "store").glob("models/*/*"))
+
+
+def test_after_a_failure_the_earlier_stages_are_cached(run_pipeline):
+    with pytest.raises(errors.ValidationFailedError):
+        run_pipeline(validation=OrtValidation(min_metrics={"accuracy": 1.01}))
+    assert that_ran(run_pipeline()) == ["validate", "register"]
+
+
+def test_all_problems_are_named_before_anything_is_launched(prefect_server, home, tmp_path):
+    from trainyard import training_pipeline
+
+    (tmp_path / "empty").mkdir()
+    estimator = PyTorch(
+        source_directory=str(tmp_path / "missing"),
+        entry_script="train.py",
+        script_params={
+            "--a": Datastore(url="sthree://bucket/x"),
+            "--b": Datastore(url=str(tmp_path / "nothing")),
+            "--c": Datastore(url=str(tmp_path / "empty")),
+        },
+        compute_target="moon",
+        use_gpu=True,
+    )
+    with pytest.raises(errors.InvalidInputError) as raised:
+        training_pipeline(estimator, model_name="Not A Name")
+    message = str(raised.value)
+    expected = ["missing", "sthree", "nothing", "empty", "moon", "Not A Name"]
+    import torch
+
+    if not torch.cuda.is_available():
+        expected.append("no CUDA device")
+    for part in expected:
+        assert part in message
+    assert len(raised.value.problems) == len(expected)
+    assert not (home / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"process_count_per_node": 0}, "process_count_per_node"),
+        ({"process_count_per_node": 2}, "distributed_backend"),
+        ({"learning_rate": 1}, "learning_rate"),
+        ({"entry_script": "../train.py"}, "outside"),
+    ],
+)
+def test_a_wrong_estimator_is_refused(linear_project, points, changes, words):
+    with pytest.raises(ValidationError, match=words):
+        small_estimator(linear_project, points, **changes)
+
+
+def test_a_pipeline_without_export_ends_after_the_metrics(run_pipeline):
+    result = run_pipeline(export=None)
+    assert list(result.stages) == ["stage", "train", "metrics"]
+    assert (result.model_uri, result.onnx_path, result.validation) == (None, None, None)
+    assert result.metrics["accuracy"] > 0.9
+
+
+def test_the_exports_settings_are_checked():
+    with pytest.raises(ValidationError):
+        OnnxExport(opset=3)

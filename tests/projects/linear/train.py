@@ -1,0 +1,65 @@
+"""A small, quick training project for the tests: a linear classifier on the points in a datastore."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainyard import Run
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--data-dir", type=Path, required=True)
+parser.add_argument("--epochs", type=int, default=2)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--nap", type=float, default=0.0)  # seconds an epoch takes longer
+parser.add_argument("--fail-until", type=Path)  # fail with a connection error until this file has two lines
+parser.add_argument("--no-model", action="store_true")
+arguments = parser.parse_args()
+
+print(f"training for {arguments.epochs} epochs", flush=True)
+if arguments.fail_until is not None:
+    with arguments.fail_until.open("a+") as attempts:
+        attempts.write("attempt\n")
+        attempts.seek(0)
+        if len(attempts.readlines()) < 2:
+            raise ConnectionError("the network went away")
+
+run = Run.get_context()
+checkpoint = Path(os.environ["TRAINYARD_CHECKPOINT_DIR"]) / "last.pt"
+points = torch.from_numpy(np.load(arguments.data_dir / "points.npy"))
+labels = torch.from_numpy(np.load(arguments.data_dir / "labels.npy"))
+torch.manual_seed(arguments.seed)
+model = torch.nn.Linear(points.shape[1], 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+start = 0
+if checkpoint.exists():
+    state = torch.load(checkpoint, weights_only=True)
+    model.load_state_dict(state["model"])
+    start = state["epoch"]
+    print(f"going on after epoch {start}", flush=True)
+
+for epoch in range(start, arguments.epochs):
+    optimizer.zero_grad()
+    logits = model(points)
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    loss.backward()
+    optimizer.step()
+    run.log("loss", loss.item(), step=epoch + 1)
+    run.log("accuracy", (logits.argmax(1) == labels).float().mean().item(), step=epoch + 1)
+    run.log("progress", (epoch + 1) / arguments.epochs, step=epoch + 1)
+    scratch = checkpoint.with_suffix(".tmp")
+    torch.save({"model": model.state_dict(), "epoch": epoch + 1}, scratch)
+    os.replace(scratch, checkpoint)
+    time.sleep(arguments.nap)
+
+run.log("started_at_epoch", start)
+if not arguments.no_model:
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(model.eval(), (points[:4],), dynamic_shapes=({0: batch},))
+    torch.export.save(program, "outputs/model.pt2")
+    np.savez("outputs/validation_samples.npz", input=points.numpy(), labels=labels.numpy())
+else:
+    Path("outputs/weights.bin").write_bytes(b"\0" * 100)

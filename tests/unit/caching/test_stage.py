@@ -1,0 +1,173 @@
+"""The stage cache with a small stage of our own: what hits, what misses, and what is made again."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.keys import StageKey, code_components, code_files
+from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
+from trainyard.tasks.errors import ArtifactDamagedError, TransientError
+from trainyard.tasks.specs.spec import Spec
+
+
+class Text(Spec):
+    artifact: ArtifactRef
+
+
+STAGE = Stage(name="export", product_type=Text, packages=(), libraries=("pydantic",))
+
+
+@pytest.fixture
+def context(tmp_path):
+    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
+
+
+class Work:
+    """Stores a text, and counts how often it was asked to."""
+
+    def __init__(self, context, text=b"made"):
+        self.calls = 0
+        self._context, self._text = context, text
+
+    def __call__(self, key):
+        self.calls += 1
+        return Text(artifact=self._context.store.put_bytes(self._text))
+
+
+def run(work, context, components=None, stage=STAGE):
+    return run_stage(stage, components or {"config:x": "1"}, work, context)
+
+
+def object_path(context, ref):
+    return Path(context.store_url) / "objects" / ref.sha256[:2] / ref.sha256
+
+
+def test_the_second_run_is_cached(context):
+    work = Work(context)
+    first, second = run(work, context), run(work, context)
+    assert [first.status, second.status, work.calls] == ["ran", "cached", 1]
+    assert first.product == second.product
+    assert first.cache_key == second.cache_key
+    assert second.num_bytes == len(b"made")
+
+
+def test_another_component_is_another_result(context):
+    work = Work(context)
+    run(work, context)
+    assert run(work, context, {"config:x": "2"}).status == "ran"
+
+
+def test_off_neither_reads_nor_writes(context):
+    work, off = Work(context), context.model_copy(update={"cache": "off"})
+    assert run(work, off).status == "ran"
+    assert run(work, context).status == "ran"
+    assert run(work, off).status == "ran"
+
+
+def test_refresh_runs_and_replaces(context):
+    run(Work(context, b"old"), context)
+    refreshed = run(Work(context, b"new"), context.model_copy(update={"cache": "refresh"}))
+    assert refreshed.status == "ran"
+    assert run(Work(context), context).product == refreshed.product
+
+
+@pytest.mark.parametrize("damage", ["delete", "flip", "truncate"])
+def test_a_damaged_artifact_is_a_miss_and_heals(context, damage):
+    work = Work(context)
+    path = object_path(context, run(work, context).product.artifact)
+    path.chmod(0o644)
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(b"mada" if damage == "flip" else b"ma")
+    assert run(work, context).status == "ran"
+    assert path.read_bytes() == b"made"
+    assert run(work, context).status == "cached"
+
+
+def test_a_damaged_record_is_a_miss(context):
+    work = Work(context)
+    key = run(work, context).cache_key
+    (Path(context.store_url) / "cache" / "export" / f"{key}.json").write_text('{"half": ')
+    assert run(work, context).status == "ran"
+
+
+def test_a_stage_may_know_more_ways_to_be_damaged(context):
+    def verify(product, context):
+        raise ArtifactDamagedError("the local copy is gone")
+
+    work = Work(context)
+    run(work, context)
+    picky = Stage(name="export", product_type=Text, packages=(), libraries=("pydantic",), verify=verify)
+    assert run(work, context, stage=picky).status == "ran"
+
+
+def test_a_failure_is_not_cached(context):
+    def fail(key):
+        raise TransientError("not now")
+
+    with pytest.raises(TransientError):
+        run(fail, context)
+    assert run(Work(context), context).status == "ran"
+
+
+def test_equal_components_in_another_order_are_the_same_key():
+    assert StageKey("export", {"a": "1", "b": "2"}).sha256 == StageKey("export", {"b": "2", "a": "1"}).sha256
+    assert StageKey("export", {"a": "1"}).sha256 != StageKey("train", {"a": "1"}).sha256
+
+
+def _slow_run(context, results, started):
+    def work(key):
+        started.put(os.getpid())
+        time.sleep(0.5)
+        return Text(artifact=context.store.put_bytes(b"made"))
+
+    results.put(run_stage(STAGE, {"config:x": "1"}, work, context).status)
+
+
+def test_of_two_processes_one_works_and_the_other_reuses(context):
+    ctx = multiprocessing.get_context("spawn")
+    results, started = ctx.Queue(), ctx.Queue()
+    workers = [ctx.Process(target=_slow_run, args=(context, results, started)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert sorted(results.get(timeout=60) for _ in workers) == ["cached", "ran"]
+    for worker in workers:
+        worker.join()
+
+
+def _never_ending_run(context, started):
+    def work(key):
+        started.put(os.getpid())
+        time.sleep(600)
+
+    run_stage(STAGE, {"config:x": "1"}, work, context)
+
+
+def test_a_killed_holder_frees_the_key(context):
+    ctx = multiprocessing.get_context("spawn")
+    started = ctx.Queue()
+    holder = ctx.Process(target=_never_ending_run, args=(context, started))
+    holder.start()
+    started.get(timeout=60)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert run(Work(context), context).status == "ran"
+
+
+@pytest.mark.parametrize("stage", ["staging", "training", "metrics", "export", "validation", "registry"])
+def test_a_stages_code_is_its_package_and_what_that_imports(stage):
+    names = set(code_components((f"trainyard.tasks.{stage}",)))
+    assert any(name.startswith(f"code:tasks/{stage}/") or name.startswith(f"code:{stage}/") for name in names)
+    assert "code:artifacts/store.py" in names
+    assert not any(name.endswith("/task.py") or "caching" in name for name in names)
+
+
+def test_the_code_of_one_stage_holds_none_of_another():
+    files = {path.parent.name for path in code_files(("trainyard.tasks.export",))}
+    assert not files & {"training", "staging", "metrics", "validation", "registry", "launchers"}

@@ -1,0 +1,88 @@
+"""Dependencies point one way: the rules of CONTRIBUTING, read from the imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    path for folder in ("flows", "tasks", "deployments") for path in (ROOT / folder).rglob("*.py")
+)
+STAGES = ("staging", "training", "metrics", "export", "validation", "registry")
+MAY_IMPORT_PREFECT = {"tasks/retries.py", "tasks/blocks.py", "tasks/caching/states.py"}
+MAY_START_PROCESSES = {
+    "tasks/training/process.py",
+    "tasks/training/preflight.py",
+    "tasks/runtime/supervisor.py",
+}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path, *, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name_of(path)}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_package(path, package, **options):
+    return any(name == package or name.startswith(f"{package}.") for name in imports(path, **options))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_imports_our_folders_by_their_bare_names(path):
+    bare = [name for name in imports(path) if name.split(".")[0] in {"flows", "tasks", "deployments"}]
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p).startswith("tasks/")], ids=name_of)
+def test_tasks_know_neither_flows_nor_deployments(path):
+    assert not imports_package(path, "trainyard.flows")
+    assert not imports_package(path, "trainyard.deployments")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_never_import_each_other(stage):
+    others = [f"trainyard.tasks.{other}" for other in STAGES if other != stage]
+    for path in (ROOT / "tasks" / stage).rglob("*.py"):
+        assert not [other for other in others if imports_package(path, other)], name_of(path)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p).startswith("tasks/")], ids=name_of)
+def test_only_task_modules_and_policies_import_prefect(path):
+    if path.name != "task.py" and name_of(path) not in MAY_IMPORT_PREFECT:
+        assert not imports_package(path, "prefect")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_one_module_imports_fsspec(path):
+    if name_of(path) != "tasks/artifacts/filesystem.py":
+        assert not imports_package(path, "fsspec")
+        assert not imports_package(path, "s3fs")
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p).startswith("tasks/")], ids=name_of)
+def test_only_the_launch_starts_processes(path):
+    if name_of(path) not in MAY_START_PROCESSES:
+        assert not imports_package(path, "subprocess")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks" / "runtime").glob("*.py")), ids=name_of)
+def test_the_runtime_depends_on_no_orchestration(path):
+    for package in ("prefect", "pydantic", "fsspec", "trainyard.tasks.specs", "trainyard.tasks.artifacts"):
+        assert not imports_package(path, package)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_packages_are_imported_where_they_are_used(path):
+    for package in ("torch", "onnx", "onnxruntime", "horovod", "matplotlib"):
+        assert not imports_package(path, package, top_level_only=True)

@@ -20,9 +20,7 @@ FILES = ("images.npy", "labels.npy")
 
 def main() -> None:
     """Write what is missing; a file is there whole or not at all, so what is there is kept."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", required=True, help="directory, or any fsspec URL such as s3://bucket/digits")
     target = parser.parse_args().to
     filesystem, root = fsspec.core.url_to_fs(target)

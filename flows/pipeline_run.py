@@ -25,6 +25,7 @@ from trainyard.tasks.artifacts.products import (
 from trainyard.tasks.caching.keys import installed_versions
 from trainyard.tasks.caching.records import Product
 from trainyard.tasks.caching.stage import StageContext, StageResult
+from trainyard.tasks.errors import StageTimeoutError
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
@@ -116,7 +117,11 @@ class PipelineRunner:
             store_url=self._store_url, home=self._home, cache=policy.cache, timeout_s=policy.timeout_s
         )
         started = time.monotonic()
-        result = with_policy(task, policy)(*inputs, context).result()
+        task = with_policy(task, policy, owns_deadline=name == "train")
+        try:
+            result = task(*inputs, context).result()
+        except TimeoutError as error:
+            raise _too_slow(name, policy) from error
         self._outcomes[name] = StageOutcome(
             stage=name,
             status=result.status,
@@ -163,3 +168,10 @@ class PipelineRunner:
             bundle.bundle, directory
         )
         return directory / "model.onnx"
+
+
+def _too_slow(name: StageName, policy: StagePolicy) -> StageTimeoutError:
+    return StageTimeoutError(
+        f"The stage {name!r} did not finish within {policy.timeout_s:g} seconds. What came before it is kept: run again "
+        f"with a longer limit, policies={{{name!r}: StagePolicy(timeout_s=...)}}."
+    )

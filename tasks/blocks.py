@@ -20,15 +20,11 @@ class DatastoreBlock(Block):
     _block_type_slug: ClassVar[str | None] = "trainyard-datastore"
     _description: ClassVar[str | None] = "Where training data lives, and the credentials to read it."
 
-    url: str = Field(
-        min_length=1, title="URL", description="Any fsspec URL, for example s3://training-data/digits."
-    )
+    url: str = Field(min_length=1, title="URL", description="Any fsspec URL, for example s3://training-data/digits.")
     endpoint_url: str | None = Field(
         default=None, title="Endpoint URL", description="Address of an S3-compatible server."
     )
-    anonymous: bool = Field(
-        default=False, title="Anonymous", description="Read a public bucket without credentials."
-    )
+    anonymous: bool = Field(default=False, title="Anonymous", description="Read a public bucket without credentials.")
     storage_options: SecretDict = Field(
         default=SecretDict({}),
         title="Storage options",

@@ -14,7 +14,8 @@
         ├── StorageAccessError          wrong or missing credentials
         ├── UnsafeObjectKeyError        an object key would leave the staging directory
         ├── ScriptDefectError           the training script cannot run as it is (import, syntax, arguments)
-        ├── TrainingTimeoutError        training reached its deadline
+        ├── StageTimeoutError           a stage reached the time limit of its policy
+        │   └── TrainingTimeoutError    training reached its deadline, and was stopped with all its ranks
         ├── WorldSizeError              the ranks do not form the world that was asked for
         ├── MetricsError                metric records that cannot be read
         ├── ModelNotFoundError          training left no model where the export looks for one
@@ -113,7 +114,11 @@ class ScriptDefectError(PermanentError):
     exit_code: int | None = None
 
 
-class TrainingTimeoutError(PermanentError):
+class StageTimeoutError(PermanentError):
+    """A stage reached the time limit of its policy."""
+
+
+class TrainingTimeoutError(StageTimeoutError):
     """Training reached its deadline and was stopped."""
 
 

@@ -23,11 +23,17 @@ def retry_if_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[
     return False
 
 
-def with_policy(task: "Task[P, R]", policy: StagePolicy) -> "Task[P, R]":
-    """The task, retried and bounded in time as the policy says."""
+def with_policy(task: "Task[P, R]", policy: StagePolicy, *, owns_deadline: bool = False) -> "Task[P, R]":
+    """The task, retried and bounded in time as the policy says.
+
+    Args:
+        task: A stage's task.
+        policy: Its policy.
+        owns_deadline: The stage ends itself in time, and knows better what to say and keep when it does.
+    """
     return task.with_options(
         retries=policy.retries,
         retry_delay_seconds=policy.retry_delays_s() or 0,
         retry_jitter_factor=policy.jitter,
-        timeout_seconds=policy.timeout_s,
+        timeout_seconds=None if owns_deadline else policy.timeout_s,
     )

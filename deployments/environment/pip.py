@@ -14,6 +14,7 @@ _UNREACHABLE = re.compile(
     r"|Connection to \S+ timed out|Failed to establish a new connection"
 )
 _UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError")
+_ABSENT = re.compile(r"satisfies the requirement (\S+).* \(from versions: none\)")
 _DEFAULT_INDEX = "https://pypi.org/simple"
 
 
@@ -49,6 +50,8 @@ def pip_environment(base: Mapping[str, str]) -> dict[str, str]:
 def explain_failure(exit_code: int, output: str, log_path: Path) -> str:
     """One message from pip's output: what failed, what was tried, what to do."""
     where = f"pip's full output is in {log_path}"
+    if "No space left on device" in output:
+        return f"the disk is full; free some space (the environment takes about 2 GB, 7 GB with CUDA); {where}"
     if _UNTRUSTED.search(output):
         return (
             f"the Python package index ({_indexes(output)}) shows a certificate that is not trusted here; where a "
@@ -59,8 +62,11 @@ def explain_failure(exit_code: int, output: str, log_path: Path) -> str:
             f"cannot reach the Python package index (tried {_indexes(output)}); check the network, set HTTPS_PROXY "
             f"to your proxy or PIP_INDEX_URL to a mirror that this machine reaches, and try again; {where}"
         )
-    if "No space left on device" in output:
-        return f"the disk is full; free some space (the environment takes about 2 GB, 7 GB with CUDA); {where}"
+    if absent := _ABSENT.search(output):
+        return (
+            f"the Python package index (tried {_indexes(output)}) offers no {absent.group(1)} to this Python on this "
+            f"machine, or cannot be reached; check PIP_INDEX_URL and the network, and try again; {where}"
+        )
     errors = re.findall(r"^\s*ERROR: (.+)$", output, flags=re.MULTILINE)
     return f"pip failed with exit code {exit_code}: {errors[-1] if errors else 'no error line'}; {where}"
 

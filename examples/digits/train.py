@@ -78,9 +78,7 @@ def setup() -> argparse.Namespace:
     parser.add_argument("--checkpoint-dir", type=Path, default=checkpoint_dir)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32, help="samples a step on each rank")
-    parser.add_argument(
-        "--lr", type=float, default=2e-3, help="learning rate of one rank, scaled by their number"
-    )
+    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate of one rank, scaled by their number")
     parser.add_argument("--lr-decay", type=float, default=0.9, help="factor on the learning rate an epoch")
     parser.add_argument("--warmup-epochs", type=float, default=1.0, help="until the scaled rate is reached")
     parser.add_argument("--amsgrad", action="store_true", help="the AMSGrad variant of Adam")
@@ -218,9 +216,7 @@ def resume(directory: Path, model: nn.Module, optimizer: Optimizer, world: World
     return world.broadcast(0 if checkpoint is None else checkpoint["epoch"])
 
 
-def log_epoch(
-    run: Run, epoch: int, num_epochs: int, validated: Totals, trained: Totals | None = None
-) -> None:
+def log_epoch(run: Run, epoch: int, num_epochs: int, validated: Totals, trained: Totals | None = None) -> None:
     """What the pipeline shows, and keeps, of an epoch."""
     run.log("epoch", epoch, step=epoch)
     run.log("progress", epoch / max(num_epochs, 1), step=epoch)

@@ -28,7 +28,5 @@ def dataset_path(home: Path, dataset: StagedDataset) -> Path:
         return directory
     files = sorted(directory.iterdir())
     if len(files) != 1:
-        raise ArtifactDamagedError(
-            f"{directory} should hold the one object {dataset.uri}, and has {len(files)}."
-        )
+        raise ArtifactDamagedError(f"{directory} should hold the one object {dataset.uri}, and has {len(files)}.")
     return files[0]

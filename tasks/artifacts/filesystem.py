@@ -113,13 +113,14 @@ class Location:
             StorageUnavailableError: Fewer bytes came than were listed.
         """
         ranged = self._is_s3 and info.etag is not None
-        blocks = (
-            s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self.read_chunks()
-        )
+        blocks = s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self.read_chunks()
         num_bytes = 0
-        for block in blocks:
-            num_bytes += len(block)
-            yield block
+        try:
+            for block in blocks:
+                num_bytes += len(block)
+                yield block
+        except StorageNotFoundError as error:
+            raise changed(self.url) from error
         if not ranged or info.num_bytes > s3_objects.BLOCK_BYTES:  # a single answer is one version already
             self._require_version(info)
         if num_bytes != info.num_bytes:
@@ -224,7 +225,9 @@ class Location:
     def _info(self) -> dict[str, Any]:
         try:
             return dict(self._fs.info(self._path))
-        except PermissionError:
+        except FileNotFoundError:
+            raise
+        except OSError:
             if self._is_s3:
                 s3_objects.raise_reason(self._fs, self._path)
             raise

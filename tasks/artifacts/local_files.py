@@ -24,9 +24,7 @@ def stat_file(path: Path) -> os.stat_result | None:
     if stat.S_ISDIR(status.st_mode):
         return None
     if not stat.S_ISREG(status.st_mode):
-        raise InvalidInputError(
-            f"{path} is neither a file nor a directory, so it cannot be staged; remove it."
-        )
+        raise InvalidInputError(f"{path} is neither a file nor a directory, so it cannot be staged; remove it.")
     return status
 
 
@@ -42,9 +40,7 @@ def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     yield from _walk(root, "", (_identity(root.stat()),))
 
 
-def _walk(
-    directory: Path, prefix: str, above: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
     for name in sorted(os.listdir(directory)):
         path, key = directory / name, f"{prefix}{name}"
         status = stat_file(path)
@@ -53,9 +49,7 @@ def _walk(
             continue
         identity = _identity(path.stat())
         if identity in above:
-            raise InvalidInputError(
-                f"{path} is a link to a directory above it: a tree without end; remove it."
-            )
+            raise InvalidInputError(f"{path} is a link to a directory above it: a tree without end; remove it.")
         yield from _walk(path, f"{key}/", (*above, identity))
 
 

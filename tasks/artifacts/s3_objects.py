@@ -79,9 +79,7 @@ def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str) -> Iterator[byte
         yield _read_block(fs, path, info, end - start, {"Range": f"bytes={start}-{end - 1}"}, url)
 
 
-def _read_block(
-    fs: Any, path: str, info: ObjectInfo, num_bytes: int, byte_range: Mapping[str, str], url: str
-) -> bytes:
+def _read_block(fs: Any, path: str, info: ObjectInfo, num_bytes: int, byte_range: Mapping[str, str], url: str) -> bytes:
     """One ranged read, proven to be of the listed version; a lost connection is tried again."""
     for attempt in range(1, _BLOCK_ATTEMPTS + 1):
         try:
@@ -99,9 +97,7 @@ def _read_block(
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _get_object(
-    fs: Any, path: str, etag: str | None, byte_range: Mapping[str, str]
-) -> tuple[bytes, str]:
+async def _get_object(fs: Any, path: str, etag: str | None, byte_range: Mapping[str, str]) -> tuple[bytes, str]:
     bucket, key, _ = fs.split_path(path)
     answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=etag, **byte_range)
     async with answer["Body"] as body:

@@ -60,9 +60,9 @@ def family_of(name: str) -> str:
     last = kept[-1]
     for split in _SPLITS:
         if last.lower().startswith(f"{split}_"):
-            return last[len(split) + 1 :]
+            return last[len(split) + 1 :] or last
         if last.lower().endswith(f"_{split}"):
-            return last[: -len(split) - 1]
+            return last[: -len(split) - 1] or last
     return last
 
 
@@ -74,6 +74,7 @@ def draw(plot: Plot) -> bytes:
     """
     from matplotlib import style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     # A constant salt: else the ids inside an SVG are random. Text stays text, which is small.
     salted = {"svg.hashsalt": "trainyard", "svg.fonttype": "none"}
@@ -85,6 +86,7 @@ def draw(plot: Plot) -> bytes:
             axes.plot(curve.steps, _drawable(curve.values), label=label, marker=marker, markersize=3)
         axes.set_title(_plain(plot.family), loc="left", fontsize=11)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         if len(plot.curves) > 1 or next(iter(plot.curves)) != plot.family:
             axes.legend([_plain(label) for label in plot.curves], frameon=False, fontsize=9)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from trainyard.tasks.metrics.reading import RankRecords, Record
 from trainyard.tasks.runtime.live import SAMPLES_PER_SECOND
@@ -77,9 +77,6 @@ class LoggedValue(Spec):
 
 class MetricsReport(Spec):
     """What a training run logged."""
-
-    # JSON has neither NaN nor infinities; a diverged run has both.
-    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     finals: dict[str, float]
     """Last value of every metric that rank 0 logged."""

@@ -124,7 +124,9 @@ def _throughput(latest: LatestMetrics) -> list[str]:
 
 
 def format_value(value: float) -> str:
-    """A metric's value in few characters: whole numbers as such, others with three decimals or digits."""
-    if abs(value) < 1e15 and value == int(value):
+    """A metric's value in few characters: ``3``, ``0.957``, ``8,143.2``, ``0.0002``, ``1e+300``, ``nan``."""
+    if not 0.01 <= abs(value) < 1e15:
+        return f"{value:.3g}"
+    if value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.3f}" if 0.01 <= abs(value) < 1e5 else f"{value:.3g}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"

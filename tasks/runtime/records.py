@@ -7,7 +7,8 @@ The first line of a file describes the rank; every further line is one logged va
     {"kind": "list", "name": "scores", "value": [0.1, 0.2], "step": null, "time": 1.7e9}
     {"kind": "row" | "table" | "image" | "confusion_matrix" | "tag", "name": "...", "value": ..., ...}
 
-Times are Unix seconds. A process that is killed may leave half a last line; readers skip it.
+Times are Unix seconds. NaN and the infinities are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which
+``float`` reads back. A process that is killed may leave half a last line; readers skip it.
 """
 
 import json

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
@@ -84,7 +84,7 @@ class Run:
         """
         self._record("scalar", name, _number(name, value), step=None if step is None else int(step))
 
-    def log_list(self, name: str, value: Sequence[Any]) -> None:
+    def log_list(self, name: str, value: Iterable[Any]) -> None:
         """Log a list of values (or a one-dimensional array)."""
         self._record("list", name, _plain(value))
 
@@ -92,7 +92,7 @@ class Run:
         """Add one row to a table: ``run.log_row("classes", digit=3, recall=0.98)``."""
         self._record("row", name, _plain(columns))
 
-    def log_table(self, name: str, value: Mapping[str, Sequence[Any]]) -> None:
+    def log_table(self, name: str, value: Mapping[str, Iterable[Any]]) -> None:
         """Log a whole table.
 
         Args:
@@ -131,9 +131,7 @@ class Run:
             )
         self._record("confusion_matrix", name, {"class_labels": labels, "matrix": matrix})
 
-    def log_image(
-        self, name: str, path: str | os.PathLike[str] | None = None, plot: Plot | None = None
-    ) -> None:
+    def log_image(self, name: str, path: str | os.PathLike[str] | None = None, plot: Plot | None = None) -> None:
         """Keep a picture below ``outputs/images/``.
 
         Args:
@@ -249,10 +247,10 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return [_plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, str)):
         return value
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
     return _finite_or_name(float(value)) if hasattr(value, "__float__") else str(value)
 
 

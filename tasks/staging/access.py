@@ -52,9 +52,7 @@ def _block_options(datastore: Datastore) -> Mapping[str, Any]:
 
 def _require_s3(datastore: Datastore, setting: str) -> None:
     if not datastore.url.startswith(("s3://", "s3a://")):
-        raise InvalidInputError(
-            f"{setting} is a setting of S3, and the datastore is {datastore.url}: remove it."
-        )
+        raise InvalidInputError(f"{setting} is a setting of S3, and the datastore is {datastore.url}: remove it.")
 
 
 def _require_web_address(endpoint_url: str) -> None:

@@ -51,9 +51,7 @@ def stage_references(
     return stage_listings([list_reference(reference) for reference in references], context, progress)
 
 
-def stage_listings(
-    listings: Sequence[Listing], context: StageContext, progress: Report | None = None
-) -> StagedData:
+def stage_listings(listings: Sequence[Listing], context: StageContext, progress: Report | None = None) -> StagedData:
     """Bring what was listed to this machine, in those versions; otherwise as ``stage_references``."""
     if not listings:
         return StagedData()
@@ -104,9 +102,7 @@ def _staging_area(home: Path) -> Iterator[_StagingArea]:
         yield _StagingArea(home, index, ObjectPool(home, index), scratch)
 
 
-def _stage_listing(
-    listing: Listing, area: _StagingArea, context: StageContext, meter: ProgressMeter
-) -> StagedDataset:
+def _stage_listing(listing: Listing, area: _StagingArea, context: StageContext, meter: ProgressMeter) -> StagedDataset:
     digests = _transfer(listing, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
@@ -149,9 +145,7 @@ def _held_digests(listing: Listing, area: _StagingArea) -> dict[str, str]:
 
 def _manifest(listing: Listing, digests: dict[str, str]) -> DatasetManifest:
     def entry(info: ObjectInfo) -> ManifestEntry:
-        return ManifestEntry(
-            key=info.key, num_bytes=info.num_bytes, sha256=digests[info.key], version=info.version
-        )
+        return ManifestEntry(key=info.key, num_bytes=info.num_bytes, sha256=digests[info.key], version=info.version)
 
     objects = tuple(entry(info) for info in listing.objects)
     return DatasetManifest(uri=listing.reference.uri, single_object=listing.single_object, objects=objects)

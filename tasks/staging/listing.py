@@ -89,6 +89,4 @@ def find_single_object(reference: DataReference, location: Location) -> ObjectIn
 
 def empty_dataset(reference: DataReference) -> InvalidInputError:
     """The error for a place that is there, with nothing in it."""
-    return InvalidInputError(
-        f"{reference.uri} is empty: there is no object to train on; put data there first."
-    )
+    return InvalidInputError(f"{reference.uri} is empty: there is no object to train on; put data there first.")

@@ -58,8 +58,13 @@ def fetch_objects(
             running = {executor.submit(fetch, info) for info in islice(waiting, 2 * NUM_TRANSFERS)}
             while running:
                 done, running = wait(running, timeout=_TICK_S, return_when=FIRST_COMPLETED)
-                yield [future.result() for future in done if future.exception() is None]
-                _raise_first(done)
+                failed = [future for future in done if future.exception()]
+                if failed:
+                    stop.set()
+                    done, running = done | _settle(running), set()
+                yield [future.result() for future in done if not future.exception()]
+                for future in failed:
+                    future.result()
                 running |= {executor.submit(fetch, info) for info in islice(waiting, len(done))}
         finally:
             stop.set()
@@ -77,16 +82,17 @@ def _fetch(
     hasher = hashlib.sha256()
     with path.open("wb") as out:
         for block in listing.location_of(info).read_version(info):
-            if stop.is_set():
-                raise _StoppedError
             hasher.update(block)
             out.write(block)
             count_bytes(len(block))
+            if stop.is_set() and out.tell() < info.num_bytes:
+                raise _StoppedError
         out.flush()
         os.fsync(out.fileno())
     return info, path, hasher.hexdigest()
 
 
-def _raise_first(done: Iterable["Future[Fetched]"]) -> None:
-    for future in done:
-        future.result()
+def _settle(running: Iterable["Future[Fetched]"]) -> set["Future[Fetched]"]:
+    """Wait for what is under way, and forget what has not begun."""
+    begun = [future for future in running if not future.cancel()]
+    return wait(begun).done

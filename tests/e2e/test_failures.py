@@ -40,9 +40,26 @@ def test_a_failing_script_is_named_with_its_traceback(run_pipeline, linear_proje
     assert "runpy" not in message
 
 
+def test_the_rank_that_fails_first_is_named_and_the_others_do_not_hang(run_pipeline, home):
+    mpi = {"process_count_per_node": 2, "distributed_backend": "mpi"}
+    with pytest.raises(errors.ScriptDefectError) as raised:
+        run_pipeline({"--raise-on-rank": 1}, estimator=mpi, export=None)
+    message = str(raised.value)
+    assert "Rank 1 on" in message
+    assert "ValueError: this rank has had enough" in message
+    (run,) = (home / "runs").iterdir()
+    assert "this rank has had enough" in (run / "ranks" / "rank-00001.log").read_text()
+    assert (run / "ranks" / "rank-00000.log").exists()
+
+
 def test_a_training_that_takes_too_long_is_stopped(run_pipeline):
     with pytest.raises(errors.TrainingTimeoutError, match="within 3 seconds"):
         run_pipeline({"--nap": 600}, policies={"train": StagePolicy(timeout_s=3)}, export=None)
+
+
+def test_a_stage_that_takes_too_long_is_named(run_pipeline):
+    with pytest.raises(errors.StageTimeoutError, match="'export' did not finish within 0.01 seconds"):
+        run_pipeline(policies={"export": StagePolicy(timeout_s=0.01)})
 
 
 def test_a_script_without_a_model_is_told_what_was_looked_for(run_pipeline):
@@ -55,6 +72,14 @@ def test_a_script_without_a_model_is_told_what_was_looked_for(run_pipeline):
 def test_a_model_that_fails_its_gate_is_not_registered(run_pipeline, home):
     with pytest.raises(errors.ValidationFailedError, match="accuracy"):
         run_pipeline(validation=OrtValidation(min_metrics={"accuracy": 1.01}))
+    assert not list((home / "store").glob("models/*/*"))
+
+
+def test_a_model_that_answers_differently_in_onnx_runtime_is_not_registered(run_pipeline, home):
+    with pytest.raises(errors.ValidationFailedError) as raised:
+        run_pipeline({"--noisy": ""})
+    assert "parity" in str(raised.value)
+    assert raised.value.report_uri
     assert not list((home / "store").glob("models/*/*"))
 
 

@@ -67,11 +67,7 @@ def test_kill_9_of_the_flow_leaves_nothing_and_training_goes_on(
         first = start(estimator, env, log)
         assert wait_for(lambda: checkpoint_epochs(home) >= 2, 90), (tmp_path / "log").read_text()
         processes = family(first.pid)
-        ranks = [
-            p
-            for p in processes
-            if "trainyard.tasks.runtime" in p.cmdline() and "mpirun" not in p.cmdline()[0]
-        ]
+        ranks = [p for p in processes if p.name() == "python" and "mpi4py" in p.cmdline()]
         assert len(ranks) == 2
         os.kill(first.pid, signal.SIGKILL)
         first.wait()

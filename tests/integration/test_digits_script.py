@@ -1,5 +1,6 @@
 """The example's training script, as plain Python and under real ``mpirun``."""
 
+import importlib
 import json
 import os
 import signal
@@ -44,7 +45,7 @@ train.main()
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("datastore") / "with space"
     for told in ("Wrote images.npy and labels.npy", "already in"):
-        command = [sys.executable, EXAMPLES / "prepare_digits.py", "--to", directory]
+        command = [sys.executable, str(EXAMPLES / "prepare_digits.py"), "--to", str(directory)]
         assert told in subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return directory
 
@@ -55,9 +56,7 @@ def train() -> Iterator[ModuleType]:
     names = ("train", "model", "world", "checkpoints")
     sys.path.insert(0, str(DIGITS))
     try:
-        import train
-
-        yield train
+        yield importlib.import_module("train")
     finally:
         sys.path.remove(str(DIGITS))
         for name in names:
@@ -136,7 +135,7 @@ def check_outputs(outputs: Path) -> None:
 def test_one_process_learns_the_digits_without_a_launcher(tmp_path: Path, data: Path) -> None:
     # Without Horovod: a module of that name that cannot be imported.
     (tmp_path / "horovod.py").write_text("raise ImportError('one process needs no Horovod')")
-    command = [sys.executable, DIGITS / "train.py", "--data-dir", data, "--amsgrad"]
+    command = [sys.executable, str(DIGITS / "train.py"), "--data-dir", str(data), "--amsgrad"]
     variables = environment(tmp_path) | {"PYTHONPATH": str(tmp_path)}
     subprocess.run(command, cwd=tmp_path, env=variables, check=True, timeout=120)
 

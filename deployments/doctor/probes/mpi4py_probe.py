@@ -2,15 +2,16 @@
 
 import json
 
-import mpi4py
 
+def main() -> None:
+    """Print them."""
+    import mpi4py
 
-def library_version() -> str:
-    """What the library calls itself, for example ``Open MPI v5.0.11``."""
     mpi4py.rc.initialize = False  # read when MPI is imported
     from mpi4py import MPI
 
-    return MPI.Get_library_version().split(",")[0]
+    print(json.dumps({"version": mpi4py.__version__, "library": MPI.Get_library_version().split(",")[0]}))
 
 
-print(json.dumps({"version": mpi4py.__version__, "library": library_version()}))
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,14 @@
 
 import json
 
-import onnxruntime
 
-print(json.dumps({"version": onnxruntime.__version__, "providers": onnxruntime.get_available_providers()}))
+def main() -> None:
+    """Print them."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    print(json.dumps({"version": onnxruntime.__version__, "providers": providers}))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,13 @@ set(CMAKE_CXX14_EXTENSION_COMPILE_OPTION "-std=gnu++17")
 set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
 set(CMAKE_INSTALL_RPATH "$ORIGIN/../../../..;$ORIGIN/../../torch/lib;$ORIGIN/../../nvidia/nccl/lib")
 
+# Open MPI's place is known. FindMPI would ask its compiler wrapper, and split the answer at spaces in paths.
+set(MPI_mpi_LIBRARY "$ENV{MPI_HOME}/lib/libmpi.so" CACHE FILEPATH "")
+foreach(language C CXX)
+    set(MPI_${language}_COMPILER_INCLUDE_DIRS "$ENV{MPI_HOME}/include" CACHE STRING "")
+    set(MPI_${language}_LIB_NAMES mpi CACHE STRING "")
+endforeach()
+
 # Horovod names the GPU architectures itself (-gencode), in a way older than CMake's own.
 set(CMAKE_CUDA_ARCHITECTURES OFF)
 

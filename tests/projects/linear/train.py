@@ -12,11 +12,13 @@ from trainyard import Run
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data-dir", type=Path, required=True)
-parser.add_argument("--epochs", type=int, default=2)
+parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--nap", type=float, default=0.0)  # seconds an epoch takes longer
 parser.add_argument("--fail-until", type=Path)  # fail with a connection error until this file has two lines
 parser.add_argument("--no-model", action="store_true")
+parser.add_argument("--noisy", action="store_true")  # a model that never gives the same answer twice
+parser.add_argument("--raise-on-rank", type=int)
 arguments = parser.parse_args()
 
 print(f"training for {arguments.epochs} epochs", flush=True)
@@ -26,6 +28,20 @@ if arguments.fail_until is not None:
         attempts.seek(0)
         if len(attempts.readlines()) < 2:
             raise ConnectionError("the network went away")
+
+rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
+if arguments.raise_on_rank == rank:
+    raise ValueError("this rank has had enough")
+
+
+class Noisy(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input):
+        return self.model(input) + torch.rand_like(input)
+
 
 run = Run.get_context()
 checkpoint = Path(os.environ["TRAINYARD_CHECKPOINT_DIR"]) / "last.pt"
@@ -50,16 +66,18 @@ for epoch in range(start, arguments.epochs):
     run.log("loss", loss.item(), step=epoch + 1)
     run.log("accuracy", (logits.argmax(1) == labels).float().mean().item(), step=epoch + 1)
     run.log("progress", (epoch + 1) / arguments.epochs, step=epoch + 1)
-    scratch = checkpoint.with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "epoch": epoch + 1}, scratch)
-    os.replace(scratch, checkpoint)
+    if rank == 0:
+        scratch = checkpoint.with_suffix(".tmp")
+        torch.save({"model": model.state_dict(), "epoch": epoch + 1}, scratch)
+        os.replace(scratch, checkpoint)
     time.sleep(arguments.nap)
 
 run.log("started_at_epoch", start)
-if not arguments.no_model:
+if rank == 0 and not arguments.no_model:
     batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(model.eval(), (points[:4],), dynamic_shapes=({0: batch},))
+    final = (Noisy(model) if arguments.noisy else model).eval()
+    program = torch.export.export(final, (points[:4],), dynamic_shapes=({0: batch},))
     torch.export.save(program, "outputs/model.pt2")
     np.savez("outputs/validation_samples.npz", input=points.numpy(), labels=labels.numpy())
-else:
+elif rank == 0:
     Path("outputs/weights.bin").write_bytes(b"\0" * 100)

@@ -1,0 +1,161 @@
+import json
+import pickle
+import subprocess
+import sys
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.onnx_models import TokensAndMask, export_program, make_context, program, put_files
+from trainyard.tasks.errors import ExportError, ModelNotFoundError
+from trainyard.tasks.export.export import export_onnx
+from trainyard.tasks.export.task import EXPORT, export_components
+from trainyard.tasks.specs.export import OnnxExport
+
+
+@pytest.fixture
+def context(tmp_path):
+    return make_context(tmp_path)
+
+
+def model_of(context, bundle):
+    return onnx.load_from_string(context.store.read_entry(bundle.bundle, "model.onnx"))
+
+
+def signature_of(context, bundle):
+    return json.loads(context.store.read_entry(bundle.bundle, "signature.json"))
+
+
+def test_a_program_becomes_a_bundle_with_names_and_a_dynamic_batch(context, tmp_path, capfd):
+    bundle = export_program(context, tmp_path, program())
+    assert [entry.path for entry in context.store.list_tree(bundle.bundle).entries] == [
+        "model.onnx",
+        "signature.json",
+    ]
+    assert signature_of(context, bundle) == {
+        "inputs": [{"name": "images", "dtype": "float32", "shape": ["batch", 1, 8, 8]}],
+        "outputs": [{"name": "output", "dtype": "float32", "shape": ["batch", 10]}],
+        "batch_size": 8,
+    }
+    assert bundle.model_file == "model.pt2"
+    assert "".join(capfd.readouterr()) == ""  # the exporter talks a lot when it may
+
+
+def test_the_model_says_what_it_was_made_of_and_names_no_file_of_the_training_machine(context, tmp_path):
+    outputs = put_files(context, tmp_path / "outputs", {"model.pt2": program()})
+    bundle = export_onnx(OnnxExport(), outputs, context)
+    properties = {prop.key: prop.value for prop in model_of(context, bundle).metadata_props}
+    assert properties["trainyard.outputs_sha256"] == outputs.sha256
+    assert properties["trainyard.torch"] == torch.__version__
+    assert b"onnx_models.py" not in context.store.read_entry(bundle.bundle, "model.onnx")
+
+
+def test_two_exports_are_the_same_bytes(tmp_path):
+    first, second = make_context(tmp_path / "a"), make_context(tmp_path / "b")
+    bundles = [export_program(context, context.home, program()) for context in (first, second)]
+    assert bundles[0].bundle.sha256 == bundles[1].bundle.sha256
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+def test_the_opset_asked_for_is_the_opset_of_the_model(context, tmp_path, opset):
+    bundle = export_program(context, tmp_path, program(), opset=opset)
+    assert bundle.opset == opset
+    assert {o.domain: o.version for o in model_of(context, bundle).opset_import}[""] == opset
+
+
+def test_several_inputs_and_outputs_keep_their_names(context, tmp_path):
+    signature = signature_of(context, export_program(context, tmp_path, program(TokensAndMask)))
+    assert [(t["name"], t["dtype"]) for t in signature["inputs"]] == [("tokens", "int64"), ("mask", "bool")]
+    assert [(t["name"], t["shape"]) for t in signature["outputs"]] == [
+        ("scores", ["batch", 16]),
+        ("lengths", ["batch"]),
+        ("last", [1, "batch", 16]),
+    ]
+
+
+def test_a_frozen_batch_is_refused_unless_it_is_wanted(context, tmp_path):
+    with pytest.raises(ExportError, match=r"one batch size only: images \[8, 1, 8, 8\].*Dim\('batch'\)"):
+        export_program(context, tmp_path, program(dynamic=False))
+    bundle = export_program(context, tmp_path, program(dynamic=False), dynamic_batch=False)
+    assert signature_of(context, bundle)["inputs"][0]["shape"] == [8, 1, 8, 8]
+
+
+def test_no_model_is_told_what_was_looked_for_and_found(context, tmp_path):
+    outputs = put_files(context, tmp_path / "outputs", {"weights.pt": b"123", "notes/a.txt": b"hello"})
+    with pytest.raises(ModelNotFoundError) as caught:
+        export_onnx(OnnxExport(), outputs, context)
+    message = str(caught.value)
+    assert r"one file *.pt2" in message
+    assert "notes/a.txt (5 bytes), weights.pt (3 bytes)" in message
+    assert 'torch.export.save(program, "outputs/model.pt2")' in message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+
+
+def test_no_file_at_all_and_a_name_that_is_not_there(context, tmp_path):
+    outputs = put_files(context, tmp_path / "outputs", {})
+    with pytest.raises(ModelNotFoundError, match="found no file at all"):
+        export_onnx(OnnxExport(), outputs, context)
+    with pytest.raises(ModelNotFoundError, match=r"the file 'best.pt2' \(OnnxExport.model_file\)"):
+        export_onnx(OnnxExport(model_file="best.pt2"), outputs, context)
+
+
+def test_of_two_programs_one_must_be_named(context, tmp_path):
+    files = {"best.pt2": program(), "last.pt2": b"unused"}
+    outputs = put_files(context, tmp_path / "outputs", files)
+    with pytest.raises(ModelNotFoundError, match=r"2 programs, best.pt2, last.pt2.*model_file='best.pt2'"):
+        export_onnx(OnnxExport(), outputs, context)
+    assert export_onnx(OnnxExport(model_file="best.pt2"), outputs, context).model_file == "best.pt2"
+
+
+def test_a_state_dict_is_not_a_program(context, tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "state.pt2")
+    with pytest.raises(ExportError, match=r"model.pt2 in the run's outputs is not a program .*state dict") as caught:
+        export_program(context, tmp_path, (tmp_path / "state.pt2").read_bytes())
+    assert caught.value.__cause__ is not None
+
+
+def test_an_operation_without_onnx_is_named(context, tmp_path):
+    @torch.library.custom_op("trainyard_tests::twice", mutates_args=())
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @twice.register_fake
+    def _(x):
+        return torch.empty_like(x)
+
+    class Custom(nn.Module):
+        def forward(self, x):
+            return torch.ops.trainyard_tests.twice(x)
+
+    with pytest.raises(ExportError, match=r"cannot express the model: .*trainyard_tests\.twice") as caught:
+        export_program(context, tmp_path, save_bytes(Custom(), tmp_path))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def save_bytes(model, tmp_path):
+    batch = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(model, (torch.ones(4, 3),), dynamic_shapes=(batch,))
+    torch.export.save(exported, tmp_path / "saved.pt2")
+    return (tmp_path / "saved.pt2").read_bytes()
+
+
+def test_the_key_follows_settings_and_outputs_and_code(context, tmp_path):
+    outputs = put_files(context, tmp_path / "outputs", {"model.pt2": b"1"})
+    other = put_files(context, tmp_path / "others", {"model.pt2": b"2"})
+    variants = [(OnnxExport(), outputs), (OnnxExport(opset=21), outputs), (OnnxExport(), other)]
+    keys = {EXPORT.key(export_components(*variant)).sha256 for variant in variants}
+    assert len(keys) == 3
+    code = EXPORT.key({}).components
+    assert {"code:export/exporter.py", "code:models/program.py", "library:onnxscript"} <= set(code)
+
+
+def test_the_orchestrating_process_does_not_pay_for_the_stages():
+    code = """
+import sys
+import trainyard.tasks.export.task, trainyard.tasks.validation.task, trainyard.tasks.registry.task
+heavy = {"torch", "onnx", "onnxruntime", "onnxscript"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,8 @@ setup: ## Make .venv: locked packages, Open MPI, Horovod built for the locked to
 	@$(PYTHON) deployments/environment/bootstrap.py
 
 run: setup ## Train and validate the digits example, end to end
-	@$(BIN)/trainyard run examples/digits/pipeline.yaml
+	@$(BIN)/python examples/prepare_digits.py --to .data/digits
+	@$(BIN)/trainyard run examples/digits.yaml
 
 test: setup ## Run all tests
 	@$(BIN)/python -m pytest

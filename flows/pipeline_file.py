@@ -1,6 +1,7 @@
 """A pipeline in a YAML or JSON file: the parameters of ``training_pipeline``, for ``trainyard run``."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.policy import StageName, StagePolicy
@@ -117,4 +119,12 @@ def _anchor_datastore(value: Any, folder: Path) -> None:
 
 def _sentence(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{place} is not a setting{_suggestion(str(item['loc'][-1]))}"
     return f"{place}: {item['msg']}" if place else str(item["msg"])
+
+
+def _suggestion(name: str) -> str:
+    specs = (PipelineFile, PyTorch, OnnxExport, OrtValidation, StagePolicy, Datastore, DataReference)
+    close = get_close_matches(name, {field for spec in specs for field in spec.model_fields}, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

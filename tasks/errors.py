@@ -7,6 +7,7 @@
     │   ├── StorageUnavailableError     endpoint down, throttled, connection lost, timed out
     │   ├── ObjectChangedError          an object was overwritten while it was being read
     │   ├── ArtifactDamagedError        a stored artifact is missing, or its bytes are not those of its digest
+    │   ├── PrefectUnavailableError     the Prefect server does not answer
     │   └── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
     └── PermanentError                  the same attempt would fail again: never retried
         ├── InvalidInputError           what the user asked for cannot run; lists every problem found
@@ -59,6 +60,10 @@ class ObjectChangedError(TransientError):
 
 class ArtifactDamagedError(TransientError):
     """A stored artifact is missing or its bytes do not match its digest; its stage makes it again."""
+
+
+class PrefectUnavailableError(TransientError):
+    """The Prefect server does not answer."""
 
 
 class TrainingFailedError(TransientError):

@@ -1,5 +1,6 @@
 """The console script ``trainyard``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trainyard import __version__
-from trainyard.tasks.errors import InvalidInputError, PipelineError
+from trainyard.tasks.errors import InvalidInputError, PipelineError, PrefectUnavailableError
 from trainyard.tasks.specs.policy import STAGE_NAMES
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def run(
         pipeline = _load(file, overrides or [], refresh or [])
     except PipelineError as error:
         _end(error)
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the embedded server, read by Prefect
     from trainyard.flows.summary import render_summary
     from trainyard.flows.training_pipeline import training_pipeline
 
@@ -67,6 +69,15 @@ def run(
         result = training_pipeline(**pipeline.parameters())
     except PipelineError as error:
         _end(error)
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        _end(
+            PrefectUnavailableError(
+                f"The Prefect server does not answer ({error}). Start it with 'prefect server start', correct "
+                "PREFECT_API_URL, or unset it to use the embedded server."
+            )
+        )
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     else:

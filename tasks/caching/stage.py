@@ -62,6 +62,7 @@ class Stage(Generic[Product]):
         libraries: Distributions whose versions decide the result.
         verify: Proves what references cannot, such as staged files on local disk; raises
             ``ArtifactDamagedError``. References are always verified.
+        size: Bytes of what it made, for people; by default those of its references.
     """
 
     name: StageName
@@ -69,6 +70,8 @@ class Stage(Generic[Product]):
     packages: tuple[str, ...]
     libraries: tuple[str, ...] = ()
     verify: Callable[[Product, StageContext], None] = field(default=lambda product, context: None)
+
+    size: Callable[[Product], int] = field(default=lambda product: sum(r.num_bytes for r in iter_references(product)))
 
     def key(self, components: dict[str, str]) -> StageKey:
         """The key for some configuration and inputs."""
@@ -115,11 +118,11 @@ def run_stage(
     with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock"):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
-            return _result(found, "cached", key)
+            return _result(stage, found, "cached", key)
         product = work(key)
         if context.cache != "off":
             write_record(context.store, key, product)
-        return _result(product, "ran", key)
+        return _result(stage, product, "ran", key)
 
 
 def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -> Product | None:
@@ -137,9 +140,10 @@ def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -
     return product
 
 
-def _result(product: Product, status: Literal["ran", "cached"], key: StageKey) -> StageResult[Product]:
-    num_bytes = sum(reference.num_bytes for reference in iter_references(product))
-    return StageResult(product=product, status=status, cache_key=key.sha256, num_bytes=num_bytes)
+def _result(
+    stage: Stage[Product], product: Product, status: Literal["ran", "cached"], key: StageKey
+) -> StageResult[Product]:
+    return StageResult(product=product, status=status, cache_key=key.sha256, num_bytes=stage.size(product))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from trainyard.tasks.artifacts.datasets import dataset_directory
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.products import StagedData, StagedDataset
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
@@ -57,8 +58,8 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
         return StagedData()
     total_objects = sum(len(listing.objects) for listing in listings)
     meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
-    with _staging_area(context.home) as area:
-        datasets = tuple(_stage_listing(listing, area, context, meter) for listing in listings)
+    with _staging_area(context) as area:
+        datasets = tuple(_stage_listing(listing, area, meter) for listing in listings)
     meter.finish()
     return StagedData(datasets=datasets)
 
@@ -75,7 +76,7 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
         return
     home = context.home.absolute()
     with closing(StagingIndex(_index_path(home))) as index:
-        manifests = {dataset.sha256: _read_manifest(dataset, context) for dataset in product.datasets}
+        manifests = {dataset.sha256: _read_manifest(dataset, context.store) for dataset in product.datasets}
         damages = [_clear_damage(home, manifest, index) for manifest in manifests.values()]
     found = [damage for damage in damages if damage]
     if found:
@@ -84,8 +85,9 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _StagingArea:
-    """What one staging works with, below the home directory."""
+    """What one staging works with."""
 
+    store: ArtifactStore
     home: Path
     index: StagingIndex
     pool: ObjectPool
@@ -93,16 +95,16 @@ class _StagingArea:
 
 
 @contextmanager
-def _staging_area(home: Path) -> Iterator[_StagingArea]:
-    home = home.absolute()
+def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
+    home = context.home.absolute()
     with (
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
-        yield _StagingArea(home, index, ObjectPool(home, index), scratch)
+        yield _StagingArea(context.store, home, index, ObjectPool(home, index), scratch)
 
 
-def _stage_listing(listing: Listing, area: _StagingArea, context: StageContext, meter: ProgressMeter) -> StagedDataset:
+def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
     digests = _transfer(listing, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
@@ -114,7 +116,7 @@ def _stage_listing(listing: Listing, area: _StagingArea, context: StageContext, 
         single_object=manifest.single_object,
         num_objects=len(manifest.objects),
         num_bytes=manifest.num_bytes,
-        manifest=context.store.put_bytes(manifest.to_bytes()),
+        manifest=area.store.put_bytes(manifest.to_bytes()),
     )
 
 
@@ -151,8 +153,8 @@ def _manifest(listing: Listing, digests: dict[str, str]) -> DatasetManifest:
     return DatasetManifest(uri=listing.reference.uri, single_object=listing.single_object, objects=objects)
 
 
-def _read_manifest(dataset: StagedDataset, context: StageContext) -> DatasetManifest:
-    return DatasetManifest.model_validate_json(context.store.read_bytes(dataset.manifest))
+def _read_manifest(dataset: StagedDataset, store: ArtifactStore) -> DatasetManifest:
+    return DatasetManifest.model_validate_json(store.read_bytes(dataset.manifest))
 
 
 def _clear_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> str | None:

@@ -20,6 +20,7 @@ STAGE = Stage(
     packages=("trainyard.tasks.staging",),
     libraries=("fsspec", "s3fs"),
     verify=verify_staged,
+    size=lambda data: sum(dataset.num_bytes for dataset in data.datasets),
 )
 
 

@@ -38,13 +38,13 @@ class Bench:
     def run_provider(self, model_path: Path, provider: str) -> None:
         """Load the model in a provider, compare at every batch size, and time it."""
         try:
-            model = open_model(model_path, provider)
+            model = open_model(model_path, provider, spinning=False)
         except ValidationFailedError as error:
             self.checks.append(did_not_run(provider, error))
             return
         for batch_size in self.batch_sizes:
             self._compare(model, batch_size)
-        self._time(model)
+        self._time(model_path, provider)
 
     def report(self, bundle: OnnxBundle, outputs: ArtifactRef, model_num_bytes: int) -> ValidationReport:
         """Everything that was found."""
@@ -78,10 +78,11 @@ class Bench:
             figure = accuracy(comparison, self.samples.labels, model.provider)
             self.quality += [figure] if figure else []
 
-    def _time(self, model: OrtModel) -> None:
+    def _time(self, model_path: Path, provider: str) -> None:
         """At a batch of one, or at the only batch the model takes; not where it does not run."""
         batch_size = 1 if self.signature.batch_is_dynamic else self.signature.batch_size
         try:
+            model = open_model(model_path, provider)
             self.latency.append(measure_latency(self.program, model, self.samples, batch_size))
         except ValidationFailedError as error:
-            log.warning("Latency in %s was not measured: %s", model.provider, error)
+            log.warning("Latency in %s was not measured: %s", provider, error)

@@ -59,8 +59,15 @@ def require_providers(providers: tuple[str, ...]) -> None:
         )
 
 
-def open_model(path: Path, provider: str) -> OrtModel:
+def open_model(path: Path, provider: str, *, spinning: bool = True) -> OrtModel:
     """Load a model for one provider, with no silent fallback to another.
+
+    Args:
+        path: ``model.onnx``; external data lies beside it.
+        provider: The execution provider.
+        spinning: Let ONNX Runtime's idle threads wait busily, as is its default. Calls are then fastest, but
+            whatever runs in turns with them is robbed of its cores: on a busy machine torch took three to nine
+            times as long.
 
     Raises:
         ValidationFailedError: ONNX Runtime cannot load it, or not on this provider.
@@ -69,6 +76,7 @@ def open_model(path: Path, provider: str) -> OrtModel:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     try:
         session = onnxruntime.InferenceSession(path, options, providers=[provider], enable_fallback=0)
     except _runtime_errors() as error:

@@ -15,6 +15,8 @@ from trainyard.tasks.specs.export import OnnxExport
 
 NUM_SAMPLES = 45
 
+torch.set_num_threads(1)  # with models this small, threads only wait for each other where cores are busy
+
 
 class Cnn(nn.Module):
     def __init__(self):

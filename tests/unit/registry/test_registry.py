@@ -4,7 +4,6 @@ from multiprocessing import get_context
 
 import pytest
 
-from tests.unit.onnx_models import put_files
 from trainyard.tasks.artifacts.products import Lineage, OnnxBundle, ValidatedModel
 from trainyard.tasks.caching.stage import StageContext, run_stage
 from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, RegistrationError
@@ -27,6 +26,14 @@ LINEAGE = Lineage(
 @pytest.fixture
 def context(tmp_path):
     return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
+
+
+def put_files(context, folder, files):
+    """A tree of the given files, by name."""
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return context.store.put_tree(folder)
 
 
 def proven(context, folder, passed=True):

@@ -1,0 +1,108 @@
+import os
+import threading
+
+import pytest
+
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request, tmp_path):
+    return ArtifactStore(str(tmp_path / "store") if request.param == "file" else f"memory://{tmp_path.name}")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    folder = tmp_path / "tree"
+    (folder / "deep er").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (folder / "deep er" / 'hostile "näme"\n.txt').write_text("b" * 1000)
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o755)
+    return folder
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_tree_comes_back_as_it_was(store, tree, tmp_path):
+    ref = store.put_tree(tree)
+    out = store.materialize(ref, tmp_path / "out")
+    assert contents(out) == contents(tree)
+    assert ref.num_bytes == sum(len(data) for data in contents(tree).values())
+    assert os.access(out / "run.sh", os.X_OK)
+    assert not (out / "a.txt").stat().st_mode & 0o111
+
+
+def test_equal_trees_have_equal_digests_and_another_name_or_byte_another(store, tree):
+    before = store.put_tree(tree).sha256
+    assert store.put_tree(tree).sha256 == before
+    (tree / "a.txt").rename(tree / "b.txt")
+    renamed = store.put_tree(tree).sha256
+    (tree / "b.txt").write_text("B")
+    assert len({before, renamed, store.put_tree(tree).sha256}) == 3
+
+
+def test_bytes_and_entries_are_read_back(store, tree):
+    assert store.read_bytes(store.put_bytes(b"hello")) == b"hello"
+    assert store.read_entry(store.put_tree(tree), "a.txt") == b"a"
+    with pytest.raises(KeyError):
+        store.read_entry(store.put_tree(tree), "missing.txt")
+
+
+@pytest.mark.parametrize("damage", ["delete", "change", "truncate"])
+def test_damage_is_found_wherever_it_is(tmp_path, tree, damage):
+    store = ArtifactStore(str(tmp_path / "store"))
+    ref = store.put_tree(tree)
+    for victim in [ref.sha256, *(entry.sha256 for entry in store.list_tree(ref).entries)]:
+        path = tmp_path / "store" / "objects" / victim[:2] / victim
+        content = path.read_bytes()
+        if damage == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(content[:-1] if damage == "truncate" else b"\0" + content[1:])
+        with pytest.raises(ArtifactDamagedError):
+            store.verify(ref)
+        with pytest.raises(ArtifactDamagedError):
+            store.materialize(ref, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        store.put_tree(tree)  # storing it again heals it
+        store.verify(ref)
+
+
+def test_a_local_copy_is_kept_while_it_is_right(store, tree, tmp_path):
+    ref = store.put_tree(tree)
+    copy = store.materialize_once(ref, tmp_path / "copy")
+    inode = (copy / "a.txt").stat().st_ino
+    store.materialize_once(ref, copy)
+    assert (copy / "a.txt").stat().st_ino == inode
+    (copy / "a.txt").write_text("x")
+    store.materialize_once(ref, copy)
+    assert contents(copy) == contents(tree)
+
+
+def test_many_writers_of_the_same_content(store):
+    refs = []
+    threads = [threading.Thread(target=lambda: refs.append(store.put_bytes(b"x" * 100_000))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refs) == 8
+    assert len({ref.sha256 for ref in refs}) == 1
+    store.verify(refs[0])
+
+
+def test_a_tree_that_leaves_its_directory_is_refused(store, tmp_path):
+    evil = b'{"entries":[{"path":"../evil","sha256":"' + store.put_bytes(b"x").sha256.encode() + b'","num_bytes":1}]}'
+    ref = store.put_bytes(evil).model_copy(update={"kind": "tree"})
+    with pytest.raises(ArtifactDamagedError, match="outside"):
+        store.materialize(ref, tmp_path / "out")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(InvalidInputError, match="sthree"):
+        ArtifactStore("sthree://bucket/x")

@@ -1,0 +1,87 @@
+import pytest
+
+from trainyard.flows.pipeline_file import load_pipeline_file
+from trainyard.tasks.errors import InvalidInputError
+
+PIPELINE = """
+estimator:
+  source_directory: project
+  entry_script: train.py
+  script_params:
+    --data-dir: {datastore: {url: data}, key: images}
+    --other: {url: "s3://bucket/x"}
+    --epochs: 3
+    --flag: ""
+validation: {min_metrics: {accuracy: 0.9}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "train.py").touch()
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    return tmp_path / "pipeline.yaml"
+
+
+def test_relative_paths_are_relative_to_the_file(file):
+    estimator = load_pipeline_file(file).estimator
+    assert estimator.source_directory == str(file.parent / "project")
+    assert [reference.uri for reference in estimator.references] == [
+        f"{(file.parent / 'data').as_uri()}/images",
+        "s3://bucket/x",
+    ]
+
+
+def test_overrides_replace_values_and_may_add_them(file):
+    pipeline = load_pipeline_file(
+        file,
+        [
+            "estimator.script_params.--epochs=5",
+            "estimator.script_params.--flag=",
+            "policies.train.retries=2",
+            "export=null",
+        ],
+    )
+    assert pipeline.estimator.script_params["--epochs"] == 5
+    assert pipeline.estimator.script_params["--flag"] == ""
+    assert pipeline.policies["train"].retries == 2
+    assert pipeline.export is None
+
+
+@pytest.mark.parametrize("override", ["no-equals-sign", "=3", "model_name.x=1", "estimator.entry_script.x=1"])
+def test_an_override_that_makes_no_sense_is_refused(file, override):
+    text = file.read_text() + "model_name: digits\n"
+    file.write_text(text)
+    with pytest.raises(InvalidInputError, match="--set"):
+        load_pipeline_file(file, [override])
+
+
+def test_every_problem_is_named_with_its_place_and_a_suggestion(file):
+    text = file.read_text().replace("entry_script: train.py", "entry_script: train.py\n  node_cuont: 2")
+    file.write_text(text.replace("validation:", "validaton: {}\nvalidation:"))
+    with pytest.raises(InvalidInputError) as raised:
+        load_pipeline_file(file, ["validation.atol=-1"])
+    message = str(raised.value)
+    assert "3 problems; nothing was launched" in message
+    assert "estimator.node_cuont is not a setting; did you mean 'node_count'?" in message
+    assert "validaton is not a setting; did you mean 'validation'?" in message
+    assert "validation.atol: Input should be greater than or equal to 0" in message
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just text"])
+def test_a_file_without_keys_is_refused(tmp_path, content):
+    (tmp_path / "p.yaml").write_text(content)
+    with pytest.raises(InvalidInputError, match="must hold keys"):
+        load_pipeline_file(tmp_path / "p.yaml")
+
+
+def test_what_is_not_yaml_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_text("a: [1,")
+    with pytest.raises(InvalidInputError, match="is not YAML"):
+        load_pipeline_file(tmp_path / "p.yaml")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        load_pipeline_file(tmp_path / "p.yaml")

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from trainyard.tasks import errors
+from trainyard.tasks.training.failure import describe_failure
+from trainyard.tasks.training.process import ExitReport
+
+ENDED_WELL = ExitReport(0, "exited", 1.0, 0)
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    (tmp_path / "ranks").mkdir()
+    (tmp_path / "launcher.log").write_text("mpirun says why\n")
+    return tmp_path
+
+
+def fail(run_directory, rank, *, error=ValueError("boom"), exit_code=1, time=1.0, log=""):
+    report = {
+        "rank": rank,
+        "host": "node1",
+        "exit_code": exit_code,
+        "error_type": type(error).__name__,
+        "error_bases": [base.__name__ for base in type(error).__mro__],
+        "message": str(error),
+        "traceback": f"Traceback (most recent call last):\n  …\n{type(error).__name__}: {error}\n",
+        "time": time,
+    }
+    (run_directory / "ranks" / f"rank-{rank:05d}.failure.json").write_text(json.dumps(report))
+    (run_directory / "ranks" / f"rank-{rank:05d}.log").write_text(log)
+
+
+def test_a_run_that_ended_well_is_no_error(run_directory):
+    assert describe_failure(ENDED_WELL, run_directory, None) is None
+
+
+def test_the_first_rank_to_fail_is_named(run_directory):
+    fail(run_directory, 0, time=2.0, error=RuntimeError("my neighbour left"))
+    fail(run_directory, 1, time=1.0, error=KeyError("learning_rate"))
+    error = describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None)
+    assert isinstance(error, errors.ScriptDefectError)
+    assert (error.rank, error.exit_code) == (1, 1)
+    assert "Rank 1 on node1 failed first (1 more failed after it): KeyError: 'learning_rate'" in str(error)
+    assert "Traceback" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "expected"),
+    [
+        (ImportError("no module"), 1, errors.ScriptDefectError),
+        (ModuleNotFoundError("no module"), 1, errors.ScriptDefectError),
+        (SyntaxError("bad"), 1, errors.ScriptDefectError),
+        (SystemExit(2), 2, errors.ScriptDefectError),
+        (SystemExit(3), 3, errors.TrainingFailedError),
+        (ConnectionError("gone"), 1, errors.TrainingFailedError),
+        (RuntimeError("NCCL"), 1, errors.TrainingFailedError),
+        (MemoryError(), 1, errors.TrainingFailedError),
+    ],
+)
+def test_what_another_attempt_can_mend_is_transient(run_directory, error, exit_code, expected):
+    fail(run_directory, 0, error=error, exit_code=exit_code)
+    assert type(describe_failure(ExitReport(exit_code, "exited", 1.0, 0), run_directory, None)) is expected
+
+
+def test_an_exit_status_comes_with_the_last_lines_of_the_log(run_directory):
+    fail(run_directory, 0, error=SystemExit(2), exit_code=2, log="usage: train.py\nunrecognized arguments: --x\n")
+    message = str(describe_failure(ExitReport(2, "exited", 1.0, 0), run_directory, None))
+    assert "unrecognized arguments: --x" in message
+
+
+def test_a_deadline_says_how_to_go_on(run_directory):
+    error = describe_failure(ExitReport(-15, "deadline", 60.0, 0), run_directory, 60.0)
+    assert isinstance(error, errors.TrainingTimeoutError)
+    assert "within 60 seconds" in str(error)
+    assert "timeout_s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (ExitReport(-9, "exited", 1.0, 0), "SIGKILL; the system ends processes so when memory runs out"),
+        (ExitReport(-11, "exited", 1.0, 0), "SIGSEGV"),
+        (ExitReport(137, "exited", 1.0, 0), "stands for signal 9"),
+        (ExitReport(7, "exited", 1.0, 0), "exit status 7"),
+        (ExitReport(127, "not-started", 0.0, 0, "No such file: mpirun"), "No such file: mpirun"),
+        (ExitReport(1, "supervisor-lost", 0.0, 0), "ended from outside"),
+    ],
+)
+def test_silent_ends_are_told_apart(run_directory, report, words):
+    error = describe_failure(report, run_directory, None)
+    assert isinstance(error, errors.TrainingFailedError)
+    assert words in str(error)
+    assert "mpirun says why" in str(error)
+
+
+def test_a_world_of_the_wrong_size_is_an_error_of_its_own(run_directory):
+    fail(run_directory, 0, error=RuntimeError("this rank sees a world of 1, but 2 ranks were asked for: …"))
+    assert isinstance(
+        describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None), errors.WorldSizeError
+    )

@@ -1,0 +1,61 @@
+import os
+
+import pytest
+
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.training.snapshot import snapshot_source
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "project"
+    (folder / "lib" / "__pycache__").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / "data").mkdir()
+    for name in ("train.py", "lib/model.py", "lib/__pycache__/model.pyc", ".git/HEAD", "data/big.bin", "notes.tmp"):
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    store = ArtifactStore(str(tmp_path / "store"))
+    return lambda source: {entry.path for entry in store.list_tree(snapshot_source(source, store)).entries}
+
+
+def test_what_is_nobodys_source_is_left_out(source, snapshot):
+    assert snapshot(source) == {"train.py", "lib/model.py", "data/big.bin", "notes.tmp"}
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".amlignore"])
+def test_ignore_files_are_honoured(source, snapshot, name):
+    (source / name).write_text("data/\n*.tmp\n")
+    assert snapshot(source) == {"train.py", "lib/model.py", name}
+
+
+def test_a_pattern_may_be_taken_back(source, snapshot):
+    (source / ".gitignore").write_text("*.tmp\n!notes.tmp\n")
+    assert "notes.tmp" in snapshot(source)
+
+
+def test_a_link_inside_counts_as_its_target(source, snapshot):
+    (source / "same.py").symlink_to("train.py")
+    assert "same.py" in snapshot(source)
+
+
+def test_a_link_that_leaves_the_directory_is_refused(source, snapshot, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (source / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(InvalidInputError, match="outside the source directory"):
+        snapshot(source)
+
+
+def test_the_digest_depends_on_bytes_names_and_modes_alone(source, tmp_path):
+    store = ArtifactStore(str(tmp_path / "store"))
+    before = snapshot_source(source, store).sha256
+    os.utime(source / "train.py", (0, 0))
+    (source / "lib" / "__pycache__" / "model.pyc").write_text("other")
+    assert snapshot_source(source, store).sha256 == before
+    (source / "train.py").write_text("train.py ")
+    assert snapshot_source(source, store).sha256 != before

@@ -60,33 +60,25 @@ def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFil
     try:
         return PipelineFile.model_validate(content)
     except ValidationError as error:
-        raise InvalidInputError.from_problems(
-            str(path), [_sentence(item) for item in error.errors()]
-        ) from error
+        raise InvalidInputError.from_problems(str(path), [_sentence(item) for item in error.errors()]) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise InvalidInputError(
-            f"The pipeline file {path} cannot be read: {error.strerror or error}."
-        ) from error
+        raise InvalidInputError(f"The pipeline file {path} cannot be read: {error.strerror or error}.") from error
     except yaml.YAMLError as error:
         raise InvalidInputError(f"The pipeline file {path} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise InvalidInputError(
-            f"The pipeline file {path} must hold keys such as 'estimator:', not {content!r:.60}."
-        )
+        raise InvalidInputError(f"The pipeline file {path} must hold keys such as 'estimator:', not {content!r:.60}.")
     return content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
     keys, equals, text = override.partition("=")
     if not equals or not keys:
-        raise InvalidInputError(
-            f"--set {override!r}: write path.to.key=value, for example validation.atol=1e-4"
-        )
+        raise InvalidInputError(f"--set {override!r}: write path.to.key=value, for example validation.atol=1e-4")
     *folders, last = keys.split(".")
     place: Any = content
     for folder in folders:

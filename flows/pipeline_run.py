@@ -53,9 +53,7 @@ def default_model_name(estimator: PyTorch) -> str:
 def policies_in_force(policies: Mapping[StageName, StagePolicy]) -> dict[StageName, StagePolicy]:
     """The defaults, with what the caller set in place of it."""
     changes = {name: policy.model_dump(exclude_unset=True) for name, policy in policies.items()}
-    return {
-        name: default.model_copy(update=changes.get(name, {})) for name, default in DEFAULT_POLICIES.items()
-    }
+    return {name: default.model_copy(update=changes.get(name, {})) for name, default in DEFAULT_POLICIES.items()}
 
 
 class PipelineRunner:
@@ -164,9 +162,7 @@ class PipelineRunner:
 
     def _local_model(self, bundle: OnnxBundle) -> Path:
         directory = self._home / "models" / bundle.bundle.sha256[:32]
-        StageContext(store_url=self._store_url, home=self._home).store.materialize_once(
-            bundle.bundle, directory
-        )
+        StageContext(store_url=self._store_url, home=self._home).store.materialize_once(bundle.bundle, directory)
         return directory / "model.onnx"
 
 

@@ -36,6 +36,4 @@ def _data_problems(estimator: PyTorch) -> list[str]:
 def _name_problems(model_name: str) -> list[str]:
     if MODEL_NAME.fullmatch(model_name):
         return []
-    return [
-        f"model_name {model_name!r} must be lower-case letters, digits, '.', '_' and '-', for example 'digits-cnn'"
-    ]
+    return [f"model_name {model_name!r} must be lower-case letters, digits, '.', '_' and '-', for example 'digits-cnn'"]

@@ -52,9 +52,7 @@ def write_points(directory, num_points=40, seed=1):
     """Two classes of points in the plane, apart from each other."""
     generator = np.random.default_rng(seed)
     labels = np.arange(num_points) % 2
-    points = generator.normal(size=(num_points, 2)).astype(np.float32) + 4 * labels[:, None].astype(
-        np.float32
-    )
+    points = generator.normal(size=(num_points, 2)).astype(np.float32) + 4 * labels[:, None].astype(np.float32)
     directory.mkdir(parents=True, exist_ok=True)
     np.save(directory / "points.npy", points)
     np.save(directory / "labels.npy", labels.astype(np.int64))

@@ -31,9 +31,7 @@ def _print_version(wanted: bool) -> None:
 def trainyard(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
     ] = False,
 ) -> None:
     """Prefect pipelines from data in a datastore to a validated ONNX model."""
@@ -44,17 +42,13 @@ def run(
     file: Annotated[Path, typer.Argument(help="The pipeline, as a YAML or JSON file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="Replace a value of the file, for example estimator.script_params.--epochs=5."
-        ),
+        typer.Option("--set", help="Replace a value of the file, for example estimator.script_params.--epochs=5."),
     ] = None,
     refresh: Annotated[
         list[str] | None,
         typer.Option(help="Run this stage even if a result of it is cached; may be repeated."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")] = False,
 ) -> None:
     """Run the training pipeline that a file describes, and print a summary."""
     try:
@@ -113,9 +107,7 @@ def doctor(
 
 
 def _end(error: PipelineError) -> NoReturn:
-    Console(stderr=True).print(
-        Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)), soft_wrap=True
-    )
+    Console(stderr=True).print(Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)), soft_wrap=True)
     sys.exit(BAD_INPUT if isinstance(error, InvalidInputError) else FAILED)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -80,6 +81,8 @@ def _build(
         f"building Horovod {HOROVOD_VERSION} for torch {recipe.torch} on {num_jobs} cores, some minutes "
         f"({recipe.gpu.reason})"
     )
+    for left_behind in folder.glob("build-*"):  # by a build that was killed; the folder's lock is ours
+        shutil.rmtree(left_behind)
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as name:
         scratch = Path(name)
         nccl_lib = _nccl_lib(recipe, scratch)

@@ -69,9 +69,7 @@ class ArtifactStore:
         for relative, path in sorted(files.items()):
             ref = self.put_file(path)
             executable = os.access(path, os.X_OK)
-            entries.append(
-                TreeEntry(path=relative, sha256=ref.sha256, num_bytes=ref.num_bytes, executable=executable)
-            )
+            entries.append(TreeEntry(path=relative, sha256=ref.sha256, num_bytes=ref.num_bytes, executable=executable))
         listing = TreeListing(entries=tuple(entries))
         ref = self.put_bytes(canonical_json(listing.model_dump(mode="json")))
         return ref.model_copy(update={"kind": "tree", "num_bytes": sum(e.num_bytes for e in entries)})

@@ -52,10 +52,7 @@ def code_components(packages: Iterable[str]) -> dict[str, str]:
     Returns:
         One component a file, ``code:<path below tasks>``.
     """
-    return {
-        f"code:{path.relative_to(PACKAGE_ROOT).as_posix()}": digest_file(path)[0]
-        for path in code_files(packages)
-    }
+    return {f"code:{path.relative_to(PACKAGE_ROOT).as_posix()}": digest_file(path)[0] for path in code_files(packages)}
 
 
 def code_files(packages: Iterable[str]) -> list[Path]:

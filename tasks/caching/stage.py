@@ -41,9 +41,7 @@ class StageContext(Spec):
     def from_settings(cls, store_url: str | None = None, **changes: object) -> "StageContext":
         """The context of this machine's settings, for calling a stage without a pipeline."""
         settings = Settings()
-        return cls.model_validate(
-            {"store_url": store_url or settings.store_url, "home": settings.home, **changes}
-        )
+        return cls.model_validate({"store_url": store_url or settings.store_url, "home": settings.home, **changes})
 
     @property
     def store(self) -> ArtifactStore:

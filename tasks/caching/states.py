@@ -15,6 +15,4 @@ def as_state(result: StageResult[Product]) -> "State[StageResult[Product]]":
         "cached": f"Verified result of an earlier run (key {(result.cache_key or '')[:12]})",
         "ran": f"Made {result.num_bytes:,} bytes (key {(result.cache_key or 'none')[:12]})",
     }[result.status]
-    return Completed(
-        name=name, message=message, data=result.model_copy(update={"attempts": task_run.run_count or 1})
-    )
+    return Completed(name=name, message=message, data=result.model_copy(update={"attempts": task_run.run_count or 1}))

@@ -81,7 +81,8 @@ class Datastore(Spec):
             name: The block's name, as in the Prefect UI.
 
         Raises:
-            ValueError: No block of that name is known to the Prefect server.
+            InvalidInputError: No block of that name is known to the Prefect server.
+            StorageUnavailableError: The Prefect server does not answer.
         """
         from trainyard.tasks.blocks import load_datastore
 

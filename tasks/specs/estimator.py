@@ -55,9 +55,7 @@ class PyTorch(Spec):
     use_gpu: bool = Field(default=False, title="Use GPUs")
     """True: a machine without a visible CUDA device is an error. False: devices are hidden from the script."""
 
-    environment_variables: dict[VariableName, str] = Field(
-        default_factory=dict, title="Environment variables"
-    )
+    environment_variables: dict[VariableName, str] = Field(default_factory=dict, title="Environment variables")
     """Set for every training process. No secrets: parameters are shown in the Prefect UI."""
 
     max_run_duration_seconds: float | None = Field(default=None, gt=0, title="Longest run (seconds)")
@@ -95,9 +93,7 @@ class PyTorch(Spec):
             more = _problems_seen_in(data) if isinstance(data, dict) else []
             known = {str(line["msg"]) for line in error.errors()}
             lines = [_line(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-            lines += [
-                _line(loc, "value_error", msg, None) for loc, msg in more if not any(msg in k for k in known)
-            ]
+            lines += [_line(loc, "value_error", msg, None) for loc, msg in more if not any(msg in k for k in known)]
             raise ValidationError.from_exception_data(error.title, lines) from None
 
     @property
@@ -150,9 +146,7 @@ def source_problems(source_directory: str, entry_script: str) -> list[str]:
         return [f"entry_script {entry_script!r} lies outside the source directory {source_directory!r}"]
     if not script.is_file():
         scripts = ", ".join(sorted(path.name for path in source.glob("*.py"))) or "none"
-        return [
-            f"entry_script {entry_script!r} is not a file in {source_directory!r} (Python files there: {scripts})"
-        ]
+        return [f"entry_script {entry_script!r} is not a file in {source_directory!r} (Python files there: {scripts})"]
     return []
 
 

@@ -39,9 +39,7 @@ class StagePolicy(Spec):
 
     def retry_delays_s(self) -> list[float]:
         """Seconds to wait before each further attempt, before jitter."""
-        return [
-            min(self.retry_delay_s * self.backoff**n, self.max_retry_delay_s) for n in range(self.retries)
-        ]
+        return [min(self.retry_delay_s * self.backoff**n, self.max_retry_delay_s) for n in range(self.retries)]
 
 
 DEFAULT_POLICIES: Mapping[StageName, StagePolicy] = {

@@ -32,9 +32,7 @@ DEFECTS = {
 WRONG_ARGUMENTS = 2  # argparse and click exit with this status
 
 
-def describe_failure(
-    report: ExitReport, run_directory: Path, timeout_s: float | None
-) -> PipelineError | None:
+def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float | None) -> PipelineError | None:
     """The error of a finished run, or None where it ended well.
 
     Args:

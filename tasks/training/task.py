@@ -60,9 +60,7 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         return digests[reference.uri]
 
     arguments = estimator.arguments(digest)
-    variables = {
-        name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()
-    }
+    variables = {name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()}
     return {
         "input:source": source.sha256,
         "config:entry_script": estimator.entry_script,

@@ -36,27 +36,33 @@ LOG_LINE_LIMIT = 2_000
 class RunDirectory:
     """One attempt's directory, ``<home>/runs/<run id>``.
 
-    ``source/`` is the script's working directory; ``ranks/`` holds each rank's log and failure report;
-    ``records/`` each rank's metric records; ``launcher.log`` what ``mpirun`` itself said; ``command.json`` what
-    was launched.
+    ``source/`` is what the script worked in, with its outputs; ``ranks/`` holds each rank's log and failure report;
+    ``records/`` each rank's metric records; ``launcher.log`` what ``mpirun`` itself said; ``command.json`` what was
+    launched.
+
+    While the script runs, its directory is ``<home>/work/<key>``, the same for every attempt at the same training:
+    programs that torch exports hold the paths of their source, and equal trainings should leave equal bytes.
     """
 
     run_id: str
     path: Path
+    workspace: Path
     checkpoints: Path
 
     @classmethod
     def create(cls, home: Path, key: StageKey) -> "RunDirectory":
-        """Make the directory of a new attempt; checkpoints are shared by all attempts at the same key."""
+        """Make the directories of a new attempt; checkpoints are shared by all attempts at the same key."""
         run_id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        run = cls(run_id, home / "runs" / run_id, checkpoints_directory(home, key))
+        workspace = home / "work" / key.sha256[:32]
+        run = cls(run_id, home / "runs" / run_id, workspace, checkpoints_directory(home, key))
         for folder in (run.ranks, run.records, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(workspace, ignore_errors=True)  # of an attempt that was killed; nobody else works at this key
         return run
 
     @property
     def source(self) -> Path:
-        """The script's working directory."""
+        """What the script worked in, once it has ended."""
         return self.path / "source"
 
     @property
@@ -73,11 +79,15 @@ class RunDirectory:
         """The variables that tell the script where things are."""
         return {
             "TRAINYARD_RUN_ID": self.run_id,
-            "TRAINYARD_OUTPUT_DIR": str(self.source / "outputs"),
+            "TRAINYARD_OUTPUT_DIR": str(self.workspace / "outputs"),
             "TRAINYARD_CHECKPOINT_DIR": str(self.checkpoints),
             "TRAINYARD_METRICS_DIR": str(self.records),
             "TRAINYARD_RANKS_DIR": str(self.ranks),
         }
+
+    def keep_workspace(self) -> None:
+        """The script has ended: what it worked in becomes part of the run's directory."""
+        self.workspace.replace(self.source)
 
 
 def checkpoints_directory(home: Path, key: StageKey) -> Path:
@@ -115,9 +125,9 @@ def train_model(
         WorldSizeError: The ranks do not form the world that was asked for.
     """
     run = RunDirectory.create(context.home, key)
-    context.store.materialize(source, run.source)
-    (run.source / "outputs").mkdir(exist_ok=True)
-    (run.source / "logs").mkdir(exist_ok=True)
+    context.store.materialize(source, run.workspace)
+    for folder in ("outputs", "logs"):
+        (run.workspace / folder).mkdir(exist_ok=True)
     resumed = any(run.checkpoints.iterdir())
     spec = launch_spec(estimator, run, data, context)
     command = build_launch_command(spec)
@@ -130,6 +140,7 @@ def train_model(
         on_tick=follower.tick,
     )
     follower.finish()
+    run.keep_workspace()
     logs = _keep_logs(run, context)
     error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
     if error is not None:
@@ -160,7 +171,7 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
         python=sys.executable,
         entry_script=estimator.entry_script,
         arguments=estimator.arguments(local_path),
-        working_directory=run.source,
+        working_directory=run.workspace,
         environment={
             **_inherited(os.environ),
             **estimator.environment_variables,
@@ -232,6 +243,4 @@ def _missing_ranks(run: RunDirectory, world_size: int) -> WorldSizeError | None:
     found = len(list(run.records.glob("rank-*.jsonl")))
     if found == world_size:
         return None
-    return WorldSizeError(
-        f"{world_size} ranks were asked for, but {found} reported themselves; see {run.path}."
-    )
+    return WorldSizeError(f"{world_size} ranks were asked for, but {found} reported themselves; see {run.path}.")

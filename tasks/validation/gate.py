@@ -39,7 +39,7 @@ def parity_checks(parity: OutputParity, settings: OrtValidation) -> list[Check]:
         Check(
             name=f"{where}: parity",
             passed=parity.num_beyond_tolerance == 0,
-            expected=f"|onnx - torch| <= {settings.atol:g} + {settings.rtol:g} * |torch|",
+            expected=f"abs(onnx - torch) <= {settings.atol:g} + {settings.rtol:g} * abs(torch)",
             found=_parity_found(parity),
         ),
     ]

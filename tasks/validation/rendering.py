@@ -30,8 +30,8 @@ def _subject(report: ValidationReport) -> str:
 
 
 def _checks(checks: tuple[Check, ...]) -> str:
-    rows = [[("✅" if c.passed else "❌"), c.name, c.expected, c.found] for c in checks]
-    return "## Checks\n\n" + _table(["", "check", "expected", "found"], rows)
+    rows = [[("passed" if c.passed else "**FAILED**"), c.name, c.expected, c.found] for c in checks]
+    return "## Checks\n\n" + _table(["verdict", "check", "expected", "found"], rows)
 
 
 def _parity(report: ValidationReport) -> str:
@@ -82,4 +82,4 @@ def _latency(report: ValidationReport) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -9,7 +9,7 @@ from trainyard.tasks.specs.results import ValidationSummary
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.validation import OrtValidation
 
-TOLERANCE_RULE = "|onnx - torch| <= atol + rtol * |torch| (numpy.allclose); integers and booleans equal"
+TOLERANCE_RULE = "abs(onnx - torch) <= atol + rtol * abs(torch) (numpy.allclose); integers and booleans equal"
 
 
 class Check(Spec):

@@ -24,12 +24,8 @@ def run_pipeline(prefect_server, home, linear_project, points):
     from trainyard import training_pipeline
 
     def run(script_params=None, estimator=None, **parameters):
-        estimator = small_estimator(
-            linear_project, points, script_params=script_params or {}, **(estimator or {})
-        )
-        return training_pipeline(
-            estimator, **{"export": OnnxExport(), "validation": OrtValidation(), **parameters}
-        )
+        estimator = small_estimator(linear_project, points, script_params=script_params or {}, **(estimator or {}))
+        return training_pipeline(estimator, **{"export": OnnxExport(), "validation": OrtValidation(), **parameters})
 
     return run
 

@@ -54,9 +54,7 @@ def family(pid):
     return [root, *root.children(recursive=True)]
 
 
-def test_kill_9_of_the_flow_leaves_nothing_and_training_goes_on(
-    prefect_server, home, linear_project, points, tmp_path
-):
+def test_kill_9_of_the_flow_leaves_nothing_and_training_goes_on(prefect_server, home, linear_project, points, tmp_path):
     from tests.e2e.conftest import small_estimator
 
     slow = {"--epochs": 8, "--nap": 1.0}
@@ -102,9 +100,7 @@ def test_kill_9_does_not_leave_prefects_embedded_server(home, linear_project, po
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_asking_the_flow_to_stop_leaves_nothing(
-    prefect_server, home, linear_project, points, tmp_path, signum
-):
+def test_asking_the_flow_to_stop_leaves_nothing(prefect_server, home, linear_project, points, tmp_path, signum):
     from tests.e2e.conftest import small_estimator
 
     estimator = small_estimator(linear_project, points, script_params={"--nap": 600})

@@ -1,6 +1,7 @@
 """Small trained programs, each made once a session, and the outputs that a training script would leave."""
 
 import io
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,7 +68,9 @@ def program(kind=Cnn, *, seed=0, dynamic=True, training=False):
         example = (torch.randint(0, 12, (4, 6)), torch.rand(4, 6) > 0.3)
     else:
         example = (torch.rand(8, 1, 8, 8),)
-    exported = torch.export.export(model, example, dynamic_shapes=(batch,) * len(example) if dynamic else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of the LSTM's flattened weights, which do no harm
+        exported = torch.export.export(model, example, dynamic_shapes=(batch,) * len(example) if dynamic else None)
     buffer = io.BytesIO()
     torch.export.save(exported, buffer)
     return buffer.getvalue()

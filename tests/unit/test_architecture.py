@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = sorted(
-    path for folder in ("flows", "tasks", "deployments") for path in (ROOT / folder).rglob("*.py")
-)
+MODULES = sorted(path for folder in ("flows", "tasks", "deployments") for path in (ROOT / folder).rglob("*.py"))
 STAGES = ("staging", "training", "metrics", "export", "validation", "registry")
 MAY_IMPORT_PREFECT = {"tasks/retries.py", "tasks/blocks.py", "tasks/caching/states.py"}
 MAY_START_PROCESSES = {

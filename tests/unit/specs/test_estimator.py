@@ -78,9 +78,7 @@ def test_an_estimator_survives_json(project):
 
 def test_every_problem_is_named_at_once():
     with pytest.raises(ValidationError) as raised:
-        PyTorch(
-            source_directory="/no/such/folder", entry_script="train.py", process_count_per_node=0, epochs=3
-        )
+        PyTorch(source_directory="/no/such/folder", entry_script="train.py", process_count_per_node=0, epochs=3)
     message = str(raised.value)
     for part in ("process_count_per_node", "epochs", "/no/such/folder"):
         assert part in message

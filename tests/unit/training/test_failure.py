@@ -96,6 +96,4 @@ def test_silent_ends_are_told_apart(run_directory, report, words):
 
 def test_a_world_of_the_wrong_size_is_an_error_of_its_own(run_directory):
     fail(run_directory, 0, error=RuntimeError("this rank sees a world of 1, but 2 ranks were asked for: …"))
-    assert isinstance(
-        describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None), errors.WorldSizeError
-    )
+    assert isinstance(describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None), errors.WorldSizeError)

@@ -70,17 +70,13 @@ def test_mpi_is_told_when_it_runs_as_root(as_root, expected):
 
 @pytest.mark.parametrize(("num_cpus", "yields"), [(2, True), (4, True), (5, False), (64, False)])
 def test_ranks_yield_only_where_they_fill_the_cores(num_cpus, yields):
-    command = build_launch_command(
-        spec(distributed_backend="mpi", process_count_per_node=2, num_cpus=num_cpus)
-    )
+    command = build_launch_command(spec(distributed_backend="mpi", process_count_per_node=2, num_cpus=num_cpus))
     assert ("mpi_yield_when_idle" in command.argv) is yields
 
 
 @pytest.mark.parametrize(("num_cpus", "processes", "threads"), [(8, 2, "4"), (2, 2, "1"), (1, 4, "1")])
 def test_threads_are_shared_among_local_ranks(num_cpus, processes, threads):
-    command = build_launch_command(
-        spec(distributed_backend="mpi", num_cpus=num_cpus, process_count_per_node=processes)
-    )
+    command = build_launch_command(spec(distributed_backend="mpi", num_cpus=num_cpus, process_count_per_node=processes))
     assert command.env["OMP_NUM_THREADS"] == threads
 
 

@@ -126,9 +126,7 @@ def test_kill_9_leaves_nothing(tmp_path, victim):
     ]
     caller = subprocess.Popen([sys.executable, "-c", CALLER, *arguments])
     try:
-        expected = (
-            3 if victim == "caller" else 2
-        )  # the caller, the command, and the daemon where it starts one
+        expected = 3 if victim == "caller" else 2  # the caller, the command, and the daemon where it starts one
         assert wait_for(lambda: len(marked(mark)) == expected)
         target = caller.pid if victim == "caller" else psutil.Process(caller.pid).children()[0].pid
         os.kill(target, signal.SIGKILL)

@@ -1,0 +1,44 @@
+"""What needs a GPU, and what is refused without one."""
+
+import pytest
+
+from tests.e2e.conftest import small_estimator
+from trainyard.tasks.training.preflight import training_problems
+
+
+@pytest.fixture(scope="module")
+def cuda():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+def test_use_gpu_is_accepted_where_there_is_one(cuda, linear_project, points):
+    assert training_problems(small_estimator(linear_project, points, use_gpu=True)) == []
+
+
+def test_a_script_sees_the_gpu_it_asked_for(cuda, prefect_server, home, linear_project, points):
+    from trainyard import training_pipeline
+
+    script = linear_project / "train.py"
+    script.write_text(script.read_text() + '\nrun.log("devices", torch.cuda.device_count())\n')
+    seen = training_pipeline(small_estimator(linear_project, points, use_gpu=True), export=None)
+    hidden = training_pipeline(small_estimator(linear_project, points, use_gpu=False), export=None)
+    assert seen.metrics["devices"] >= 1
+    assert hidden.metrics["devices"] == 0
+
+
+def test_horovod_reduces_over_nccl(cuda):
+    from horovod import torch as hvd
+
+    assert hvd.nccl_built(), "Horovod was built without NCCL on a machine that has a GPU"
+
+
+def test_use_gpu_without_a_device_is_refused(linear_project, points):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    (problem,) = training_problems(small_estimator(linear_project, points, use_gpu=True))
+    assert "no CUDA device" in problem

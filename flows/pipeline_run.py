@@ -168,6 +168,6 @@ class PipelineRunner:
 
 def _too_slow(name: StageName, policy: StagePolicy) -> StageTimeoutError:
     return StageTimeoutError(
-        f"The stage {name!r} did not finish within {policy.timeout_s:g} seconds. What came before it is kept: run again "
-        f"with a longer limit, policies={{{name!r}: StagePolicy(timeout_s=...)}}."
+        f"The stage {name!r} did not finish within {policy.timeout_s:g} seconds. What came before it is kept: run "
+        f"again with a longer limit, policies={{{name!r}: StagePolicy(timeout_s=...)}}."
     )

@@ -23,7 +23,8 @@ from trainyard.deployments.environment.recipe import (
     plan_recipe,
 )
 
-_COMPILER_ERROR = re.compile(r"^\s*(.*(?:CMake Error|fatal error:|error:|Killed signal).*)$", re.MULTILINE)
+# CMake says what is wrong on the line after the one that says where.
+_FIRST_ERROR = re.compile(r"^\s*(CMake Error .*\n.*|.*(?:error: |Killed signal ).*)$", re.MULTILINE)
 
 
 def install_horovod(
@@ -112,10 +113,11 @@ def wheel_command(python: Path, destination: Path) -> list[str | Path]:
 
 def explain_build_failure(exit_code: int, output: str, log_path: Path) -> str:
     """One message from the build's output: the first error of the compiler or CMake, or what pip says."""
-    error = _COMPILER_ERROR.search(output)
+    error = _FIRST_ERROR.search(output)
     if error is None or "Building wheel for horovod" not in output:
         return explain_failure(exit_code, output, log_path)
-    return f"Horovod {HOROVOD_VERSION} could not be built: {error.group(1)}; the whole output is in {log_path}"
+    words = " ".join(error.group(1).split())
+    return f"Horovod {HOROVOD_VERSION} could not be built: {words}; the whole output is in {log_path}"
 
 
 def _nccl_lib(recipe: Recipe, scratch: Path) -> Path | None:

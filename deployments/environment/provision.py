@@ -83,7 +83,7 @@ def _run_steps(root: Path, log: CommandLog, progress: Progress) -> None:
     if problems := missing_prerequisites():
         raise SetupError("; ".join(problems))
 
-    progress.next("making the virtual environment .venv")
+    progress.next("virtual environment .venv")
     ensure_virtualenv(venv, log)
 
     lock_path = root / "deployments" / "environment" / "requirements.lock"

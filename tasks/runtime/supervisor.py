@@ -33,7 +33,7 @@ _stop_requested: list[str] = []
 
 
 def prctl(option: int, value: int) -> bool:
-    """Set a process attribute with prctl(2); False where there is no such call."""
+    """Set an attribute of this process, as the system call of that name does; False where there is none."""
     if not sys.platform.startswith("linux"):
         return False
     return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)

@@ -58,7 +58,7 @@ def test_a_training_that_takes_too_long_is_stopped(run_pipeline):
 
 
 def test_a_stage_that_takes_too_long_is_named(run_pipeline):
-    with pytest.raises(errors.StageTimeoutError, match="'export' did not finish within 0.01 seconds"):
+    with pytest.raises(errors.StageTimeoutError, match=r"'export' did not finish within 0\.01 seconds"):
         run_pipeline(policies={"export": StagePolicy(timeout_s=0.01)})
 
 

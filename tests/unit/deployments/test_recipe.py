@@ -150,6 +150,15 @@ def test_a_broken_build_shows_the_first_error(tmp_path):
     assert "could not be built: x.h:1:10: fatal error: Python.h: No such file or directory;" in message
 
 
+def test_what_cmake_says_is_on_the_line_after_where(tmp_path):
+    output = (
+        "Building wheel for horovod (pyproject.toml): started\n"
+        "  CMake Error at FindPackageHandleStandardArgs.cmake:290 (message):\n"
+        "    Could NOT find MPI (missing: MPI_CXX_FOUND)\n"
+    )
+    assert "(message): Could NOT find MPI (missing: MPI_CXX_FOUND);" in explain_build_failure(1, output, tmp_path)
+
+
 def test_a_build_that_could_not_begin_shows_what_pip_says(tmp_path):
     output = "WARNING: ... NewConnectionError ...\nERROR: No matching distribution found for horovod==0.28.1\n"
     assert "cannot reach the Python package index" in explain_build_failure(1, output, tmp_path / "log")

@@ -16,7 +16,7 @@ def run_directory(tmp_path):
     return tmp_path
 
 
-def fail(run_directory, rank, *, error=ValueError("boom"), exit_code=1, time=1.0, log=""):
+def fail(run_directory, rank, *, error, exit_code=1, time=1.0, log=""):
     report = {
         "rank": rank,
         "host": "node1",

@@ -10,17 +10,20 @@ from trainyard.tasks.specs.results import PipelineResult, StageOutcome, Validati
 
 
 def render_summary(result: PipelineResult) -> RenderableType:
-    """Stages, metrics, model, verdict and run, for people."""
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("metrics", _metrics(result.metrics))
+    """Stages, metrics, model, verdict and run, for people; print it with ``soft_wrap=True``, which keeps paths whole."""
+    lines = [_line("metrics", _metrics(result.metrics))]
     if result.onnx_path:
-        facts.add_row("ONNX model", Text(result.onnx_path, overflow="fold"))
+        lines.append(_line("ONNX model", result.onnx_path))
     if result.validation:
-        facts.add_row("validation", _verdict(result.validation))
+        lines.append(_line("validation", _verdict(result.validation)))
     if result.model_uri:
-        facts.add_row("registered", Text(result.model_uri, overflow="fold"))
-    facts.add_row("Prefect run", Text(result.run_url or result.run_id, overflow="fold"))
-    return Group(_stages(result.stages.values()), facts)
+        lines.append(_line("registered", result.model_uri))
+    lines.append(_line("Prefect run", result.run_url or result.run_id))
+    return Group(_stages(result.stages.values()), *lines)
+
+
+def _line(label: str, value: str | Text) -> Text:
+    return Text.assemble((f"{label:<13}", "dim"), value)
 
 
 def _stages(outcomes: Iterable[StageOutcome]) -> Table:

@@ -75,7 +75,7 @@ def run(
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     else:
-        Console().print(render_summary(result))
+        Console().print(render_summary(result), soft_wrap=True)
 
 
 def _load(file: Path, overrides: list[str], refresh: list[str]) -> "PipelineFile":

@@ -43,7 +43,8 @@ def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float |
     if report.reason == "deadline":
         return TrainingTimeoutError(
             f"Training did not finish within {timeout_s:g} seconds and was stopped. Its checkpoints are kept: "
-            "run again with a longer timeout (StagePolicy.timeout_s or max_run_duration_seconds) to go on from the last one."
+            "run again with a longer timeout (StagePolicy.timeout_s or max_run_duration_seconds) to go on from the "
+            "last one."
         )
     ranks = run_directory / "ranks"
     failures = _failures(ranks)

@@ -25,8 +25,8 @@ def test_the_summary_says_what_a_reader_wants_to_know():
             metrics={"accuracy": 0.9875},
         ),
     )
-    console = Console(width=140, record=True)
-    console.print(render_summary(result))
+    console = Console(width=60, record=True)
+    console.print(render_summary(result), soft_wrap=True)
     text = console.export_text()
     for part in (
         "cached",

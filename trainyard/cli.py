@@ -106,6 +106,18 @@ def doctor(
     raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe))
 
 
+@app.command("install-horovod")
+def install_horovod() -> None:
+    """Build Horovod for the torch of this environment and install it; a wheel built before is used again."""
+    from trainyard.deployments.environment.horovod import install_horovod as install
+
+    try:
+        wheel = install()
+    except PipelineError as error:
+        _end(error)
+    typer.echo(f"Installed {wheel.name}")
+
+
 def _end(error: PipelineError) -> NoReturn:
     Console(stderr=True).print(Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)), soft_wrap=True)
     sys.exit(BAD_INPUT if isinstance(error, InvalidInputError) else FAILED)

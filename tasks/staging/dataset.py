@@ -26,7 +26,7 @@ from trainyard.tasks.staging.directories import build_dataset, find_damage
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.listing import Listing, list_reference
 from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
-from trainyard.tasks.staging.pool import ObjectPool, move_aside
+from trainyard.tasks.staging.pool import ObjectPool, move_aside, staging_lock
 from trainyard.tasks.staging.progress import ProgressMeter, StagingProgress
 from trainyard.tasks.staging.scratch import scratch_directory
 from trainyard.tasks.staging.transfer import fetch_objects
@@ -161,8 +161,13 @@ def _clear_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) ->
     """What was wrong with a dataset's directory, which is then out of the way; None where it is right."""
     damage = find_damage(home, manifest, index)
     directory = dataset_directory(home, manifest.sha256).parent
-    if damage and directory.exists():
-        return f"{damage} (moved to {move_aside(directory, home / 'damaged')})"
+    if not damage or not directory.exists():
+        return damage
+    with staging_lock(home):
+        # Looked at again: another process may have put it there, or mended it, in between.
+        damage = find_damage(home, manifest, index)
+        if damage and directory.exists():
+            return f"{damage} (moved to {move_aside(directory, home / 'damaged')})"
     return damage
 
 

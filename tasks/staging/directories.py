@@ -9,7 +9,7 @@ from trainyard.tasks.artifacts.datasets import dataset_directory
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.keys import relative_path
 from trainyard.tasks.staging.manifest import DatasetManifest
-from trainyard.tasks.staging.pool import ObjectPool
+from trainyard.tasks.staging.pool import ObjectPool, staging_lock
 
 
 def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scratch: Path) -> None:
@@ -25,7 +25,8 @@ def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scrat
     destination = dataset_directory(home, manifest.sha256).parent
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.rename(whole, destination)
+        with staging_lock(home):
+            os.rename(whole, destination)
     except OSError:
         if not destination.is_dir():
             raise

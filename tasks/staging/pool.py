@@ -6,6 +6,8 @@ import shutil
 import uuid
 from pathlib import Path
 
+from filelock import FileLock
+
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.staging.index import StagingIndex
 
@@ -23,6 +25,7 @@ class ObjectPool:
     """
 
     def __init__(self, home: Path, index: StagingIndex) -> None:
+        self._home = home
         self.root = home / "objects"
         self._damaged = home / "damaged"
         self._index = index
@@ -36,8 +39,14 @@ class ObjectPool:
         path = self.path(sha256)
         if self._index.is_intact(path, num_bytes, sha256):
             return True
-        if path.is_symlink() or path.exists():
-            move_aside(path, self._damaged)
+        if not os.path.lexists(path):
+            return False
+        with staging_lock(self._home):
+            # Looked at again: another process may have put it there, or mended it, in between.
+            if self._index.is_intact(path, num_bytes, sha256):
+                return True
+            if os.path.lexists(path):
+                move_aside(path, self._damaged)
         return False
 
     def adopt(self, scratch: Path, sha256: str, num_bytes: int) -> None:
@@ -48,7 +57,8 @@ class ObjectPool:
         path = self.path(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.chmod(_READ_ONLY)
-        os.replace(scratch, path)
+        with staging_lock(self._home):
+            os.replace(scratch, path)
         self._index.remember_file(path.lstat(), sha256)
 
     def link(self, sha256: str, num_bytes: int, destination: Path) -> None:
@@ -70,6 +80,11 @@ class ObjectPool:
         else:
             # A link changes the inode's ctime, not its bytes.
             self._index.remember_file(destination.lstat(), sha256)
+
+
+def staging_lock(home: Path) -> FileLock:
+    """Held, for a moment, by whoever of several processes moves staged bytes into place or out of the way."""
+    return FileLock(home / "objects" / ".lock")
 
 
 def move_aside(path: Path, damaged: Path) -> Path:

@@ -74,6 +74,7 @@ def open_model(path: Path, provider: str, *, spinning: bool = True) -> OrtModel:
     """
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # what a team trains is nobody else's business
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))

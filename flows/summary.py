@@ -10,7 +10,7 @@ from trainyard.tasks.specs.results import PipelineResult, StageOutcome, Validati
 
 
 def render_summary(result: PipelineResult) -> RenderableType:
-    """Stages, metrics, model, verdict and run, for people; print it with ``soft_wrap=True``, which keeps paths whole."""
+    """Stages, metrics, model, verdict and run, for people; print it with ``soft_wrap=True``, to keep paths whole."""
     lines = [_line("metrics", _metrics(result.metrics))]
     if result.onnx_path:
         lines.append(_line("ONNX model", result.onnx_path))

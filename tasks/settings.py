@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -23,7 +23,12 @@ class Settings(BaseSettings):
     progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
     """Least seconds between two progress lines of one stage."""
 
+    @field_validator("home")
+    @classmethod
+    def _anchor_home(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
     @property
     def store_url(self) -> str:
         """The store to use where a call names none."""
-        return self.store or (self.home / "store").absolute().as_uri()
+        return self.store or f"file://{self.home / 'store'}"  # fsspec takes paths as they are: no as_uri

@@ -24,7 +24,8 @@ class ArtifactStore:
     """Content-addressed files and trees under one fsspec URL.
 
     Writing the same content twice, or at the same time, is harmless: an object is written under its own digest,
-    atomically, and never changed.
+    atomically, and never changed. One that is damaged stays until its content is stored again: bytes that are
+    read wrong once may be right in the store.
 
     Args:
         url: Any fsspec URL or a local path.
@@ -42,7 +43,7 @@ class ArtifactStore:
         """Store bytes as a file."""
         sha256 = digest_bytes(data)
         target = self._object(sha256)
-        if not target.exists():
+        if not self._holds(sha256):
             target.write_bytes(data)
         return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=len(data))
 
@@ -50,7 +51,7 @@ class ArtifactStore:
         """Store a local file."""
         sha256, num_bytes = digest_file(path)
         target = self._object(sha256)
-        if not target.exists():
+        if not self._holds(sha256):
             target.upload(path)
         return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
 
@@ -151,7 +152,12 @@ class ArtifactStore:
             if self._is_copy(ref, destination):
                 return destination
             shutil.rmtree(destination) if destination.is_dir() else destination.unlink()
-        return self.materialize(ref, destination)
+        try:
+            return self.materialize(ref, destination)
+        except OSError:
+            if destination.exists() and self._is_copy(ref, destination):  # somebody else was faster
+                return destination
+            raise
 
     def _is_copy(self, ref: ArtifactRef, path: Path) -> bool:
         if ref.kind == "file":
@@ -161,6 +167,14 @@ class ArtifactStore:
 
     def _object(self, sha256: str) -> Location:
         return self.root / f"objects/{sha256[:2]}/{sha256}"
+
+    def _holds(self, sha256: str) -> bool:
+        """Whether the object is here and right: what is damaged must not be kept in place of what is whole."""
+        try:
+            self._verify_object(sha256)
+        except ArtifactDamagedError:
+            return False
+        return True
 
     def _read_object(self, sha256: str) -> bytes:
         return b"".join(self._verified_chunks(sha256))
@@ -185,8 +199,6 @@ class ArtifactStore:
         except StorageNotFoundError as error:
             raise _missing(sha256, self.url) from error
         if hasher.hexdigest() != sha256:
-            # It is not what its name says: out of the way, or the stage that makes it again would keep it.
-            self._object(sha256).delete()
             raise _damaged(sha256, hasher.hexdigest(), self.url)
 
 

@@ -94,6 +94,7 @@ def run_stage(
     components: dict[str, str],
     work: Callable[[StageKey], Product],
     context: StageContext,
+    on_recorded: Callable[[StageKey], None] = lambda key: None,
 ) -> StageResult[Product]:
     """Give the verified result of before, or work and record the result.
 
@@ -105,6 +106,8 @@ def run_stage(
         components: The configuration and inputs that decide the result, by name.
         work: Makes the product; gets the key (training keeps its checkpoints under it).
         context: Where things are, and how to use the cache.
+        on_recorded: Called when a new product is safe (recorded, where the cache is in use), before anybody else
+            may work at the key: the place to remove what only another attempt would need.
 
     Returns:
         The product, and whether it was cached.
@@ -120,6 +123,7 @@ def run_stage(
         product = work(key)
         if context.cache != "off":
             write_record(context.store, key, product)
+        on_recorded(key)
         return _result(stage, product, "ran", key)
 
 

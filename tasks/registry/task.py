@@ -9,6 +9,7 @@ from trainyard.tasks.artifacts.products import Lineage, OnnxBundle, RegisteredMo
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.registry.register import register_model, verify_registered
+from trainyard.tasks.registry.versions import version_location
 from trainyard.tasks.retries import retry_if_transient
 
 REGISTER = Stage(
@@ -25,14 +26,14 @@ def register(
 ) -> "State[StageResult[RegisteredModel]]":
     """Make the validated model the next version of its name."""
     components = registration_components(name, bundle, validated, lineage)
-    return as_state(
-        run_stage(
-            REGISTER,
-            components,
-            lambda key: register_model(name, bundle, validated, lineage, context),
-            context,
-        )
+    result = run_stage(
+        REGISTER,
+        components,
+        lambda key: register_model(name, bundle, validated, lineage, context),
+        context,
     )
+    uri = version_location(context.store, name, result.product.version).url  # a store may have moved since
+    return as_state(result.model_copy(update={"product": result.product.model_copy(update={"uri": uri})}))
 
 
 def registration_components(

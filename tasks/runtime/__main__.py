@@ -82,7 +82,10 @@ def _describe(rank: Rank) -> None:
 def _run_script(argv: list[str]) -> None:
     script = argv[0]
     sys.argv = list(argv)
-    sys.path[:] = [str(Path(script).resolve().parent), *(p for p in sys.path if p not in ("", os.getcwd()))]
+    # As for ``python script``: its directory comes first. Where there is no safe path (Python 3.10), ``-m`` has put
+    # the working directory there; on PYTHONPATH it is the user's own wish.
+    rest = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
+    sys.path[:] = [str(Path(script).resolve().parent), *rest]
     os.environ.pop("PYTHONSAFEPATH", None)  # ours, not the script's
     runpy.run_path(script, run_name="__main__")
 

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from trainyard.tasks.specs.spec import Spec
 
 
-def _refuse_credentials_in_url(url: str) -> str:
-    if urlsplit(url).password is not None:
+def _refuse_credentials_in_url(url: str | None) -> str | None:
+    if url is not None and urlsplit(url).password is not None:
         raise ValueError(
             "holds a password: keep credentials out of URLs (parameters are shown in the Prefect UI); "
             "use the environment of the machine that stages the data, or a Prefect block"
@@ -66,7 +66,7 @@ class Datastore(Spec):
     block: str | None = Field(default=None, title="Prefect block")
     """Name of the Prefect block (type ``trainyard-datastore``) that holds the secret storage options."""
 
-    _check_url = field_validator("url")(_refuse_credentials_in_url)
+    _check_url = field_validator("url", "endpoint_url")(_refuse_credentials_in_url)
 
     @model_validator(mode="before")
     @classmethod

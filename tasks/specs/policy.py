@@ -16,8 +16,8 @@ STAGE_NAMES: tuple[StageName, ...] = ("stage", "train", "metrics", "export", "va
 class StagePolicy(Spec):
     """Retries, deadline and cache of one stage. A policy is never part of a cache key."""
 
-    retries: int = Field(default=0, ge=0, le=100, title="Retries")
-    """Further attempts after a transient error. Permanent errors are never retried."""
+    retries: int = Field(default=0, ge=0, le=50, title="Retries")
+    """Further attempts after a transient error (Prefect takes at most 50). Permanent errors are never retried."""
 
     retry_delay_s: float = Field(default=2.0, ge=0, le=3600, title="Retry delay (seconds)")
     """Seconds before the first further attempt."""

@@ -37,7 +37,9 @@ class ExitReport:
     """Why it could not be started."""
 
 
-def run_command(command: LaunchCommand, *, log_path: Path, grace_s: float, on_tick: Callable[[], None]) -> ExitReport:
+def run_command(
+    command: LaunchCommand, *, log_path: Path, grace_s: float, on_tick: Callable[[], None], held: int | None = None
+) -> ExitReport:
     """Run a launch command to its end under a supervisor.
 
     Whatever ends this function (an exception, Ctrl-C, a cancellation), and whatever ends this process, the
@@ -48,13 +50,15 @@ def run_command(command: LaunchCommand, *, log_path: Path, grace_s: float, on_ti
         log_path: Receives the launcher's own output; the ranks have logs of their own.
         grace_s: Seconds between SIGTERM and SIGKILL when it has to be stopped.
         on_tick: Called several times a second while it runs, and once after.
+        held: A descriptor that stays open until nothing of the command is left, even where this process is
+            killed before: that of a lock on what the command uses.
 
     Returns:
         How it ended. An unsuccessful end is not an error here.
     """
     with tempfile.TemporaryDirectory(prefix="trainyard-") as scratch:
         report_path = Path(scratch) / "exit.json"
-        process = _start(command, Path(scratch) / "spec.json", report_path, log_path, grace_s)
+        process = _start(command, Path(scratch) / "spec.json", report_path, log_path, grace_s, held)
         try:
             while process.poll() is None:
                 on_tick()
@@ -66,7 +70,7 @@ def run_command(command: LaunchCommand, *, log_path: Path, grace_s: float, on_ti
 
 
 def _start(
-    command: LaunchCommand, spec_path: Path, report_path: Path, log_path: Path, grace_s: float
+    command: LaunchCommand, spec_path: Path, report_path: Path, log_path: Path, grace_s: float, held: int | None
 ) -> "subprocess.Popen[bytes]":
     spec = {
         "argv": list(command.argv),
@@ -84,6 +88,7 @@ def _start(
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C in the terminal reaches us; the supervisor hears it from us
+            pass_fds=() if held is None else (held,),
             env={"PATH": os.environ.get("PATH", "")},
         )
 

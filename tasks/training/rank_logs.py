@@ -35,7 +35,9 @@ class LogTail:
         with path.open("rb") as stream:
             stream.seek(offset)
             data = stream.read()
-        end = len(data) if final or len(data) > MAX_LINE_BYTES else data.rfind(b"\n") + 1
+        end = data.rfind(b"\n") + 1
+        if final or len(data) - end > MAX_LINE_BYTES:
+            end = len(data)
         self._offsets[path] = offset + end
         return data[:end].decode(errors="replace").splitlines()
 

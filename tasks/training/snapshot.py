@@ -10,14 +10,18 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError
 
-ALWAYS_IGNORED = (".git/", "__pycache__/", "*.pyc", ".venv/", ".ipynb_checkpoints/", ".trainyard/")
+ALWAYS_IGNORED = (
+    *(".git/", "__pycache__/", "*.pyc", ".venv/", ".ipynb_checkpoints/", ".trainyard/"),
+    *("/outputs/", "/logs/"),  # of a run by hand: they would be collected as if this training had made them
+)
 IGNORE_FILES = (".gitignore", ".amlignore")
 
 
 def snapshot_source(source: Path, store: ArtifactStore) -> ArtifactRef:
     """Put a source directory into the store, as one unit; its digest is the source's identity.
 
-    Files that the directory's ``.gitignore`` or ``.amlignore`` name are left out.
+    Files that the directory's ``.gitignore`` or ``.amlignore`` name are left out, and so are its ``outputs/`` and
+    ``logs/``, which a run fills.
 
     Raises:
         InvalidInputError: A link leads out of the directory.
@@ -32,9 +36,11 @@ def source_files(source: Path) -> Iterator[Path]:
         here = Path(folder)
         folders[:] = sorted(f for f in folders if not ignored.match_file(f"{_relative(here / f, source)}/"))
         for path in (here / name for name in [*folders, *sorted(files)]):
+            if ignored.match_file(_relative(path, source)):
+                continue
             if path.is_symlink():
                 _check_link(path, source)
-            if path.is_file() and not ignored.match_file(_relative(path, source)):
+            if path.is_file():
                 yield path
 
 

@@ -1,7 +1,9 @@
 """The Prefect task of the train stage."""
 
 import logging
+import platform
 import time
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -22,10 +24,14 @@ from trainyard.tasks.runtime.live import MetricsTail, progress_line
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
-from trainyard.tasks.training.snapshot import snapshot_source
+from trainyard.tasks.training.imports import imported_distributions
+from trainyard.tasks.training.snapshot import snapshot_source, source_files
 from trainyard.tasks.training.train import discard_checkpoints, train_model
 
 log = logging.getLogger(__name__)
+
+SILENCE_S = 60
+"""Seconds without attempts to show progress after one that failed."""
 
 TRAIN = Stage(
     name="train",
@@ -38,7 +44,8 @@ TRAIN = Stage(
 @task(name="train", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
 def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State[StageResult[TrainedRun]]":
     """Train, on one process or many, from the last checkpoint where an earlier attempt left one."""
-    source = snapshot_source(Path(estimator.source_directory).expanduser(), context.store)
+    directory = Path(estimator.source_directory).expanduser()
+    source = snapshot_source(directory, context.store)
 
     def work(key: StageKey) -> TrainedRun:
         if context.cache != "on" and task_run.run_count == 1:
@@ -46,18 +53,18 @@ def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State
         reporter = _ProgressReporter()
         trained = train_model(estimator, source, data, context, key, reporter)
         reporter.finish()
-        discard_checkpoints(context.home, key)
         return trained
 
-    return as_state(run_stage(TRAIN, train_components(estimator, source, data), work, context))
+    components = {**train_components(estimator, source, data), **environment_components(directory)}
+    return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
 
 
 def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) -> dict[str, str]:
     """What decides a training's result, beside its code and libraries."""
-    digests = {dataset.uri: dataset.sha256 for dataset in data.datasets}
+    datasets = dict(zip(estimator.references, data.datasets, strict=True))
 
     def digest(reference: DataReference) -> str:
-        return digests[reference.uri]
+        return datasets[reference].sha256
 
     arguments = estimator.arguments(digest)
     variables = {name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()}
@@ -67,15 +74,26 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         "config:topology": estimator.topology,
         **{f"config:argument[{position}]": argument for position, argument in enumerate(arguments)},
         **{f"config:environment[{name}]": value for name, value in variables.items()},
-        **{f"input:{name}": digest(as_reference(value)) for name, value in estimator.inputs.items()},
+        **{f"input:variable[{name}]": digest(as_reference(value)) for name, value in estimator.inputs.items()},
     }
 
 
+def environment_components(directory: Path) -> dict[str, str]:
+    """The Python and the libraries that a project computes with, beside those that every training has."""
+    scripts = [path for path in source_files(directory) if path.suffix == ".py"]
+    libraries = {f"library:{name}": version for name, version in imported_distributions(scripts).items()}
+    return {"library:python": ".".join(platform.python_version_tuple()[:2]), **libraries}
+
+
 class _ProgressReporter:
-    """Shows the newest metrics: a log line, and a Prefect progress artifact where the script logs ``progress``."""
+    """Shows the newest metrics: a log line, and a Prefect progress artifact where the script logs ``progress``.
+
+    A Prefect server that does not answer costs the bar for a while, never the training.
+    """
 
     def __init__(self) -> None:
         self._interval_s = Settings().progress_interval_s
+        self._silent_until = 0.0
         self._shown_at = 0.0
         self._artifact_id: UUID | None = None
 
@@ -93,6 +111,15 @@ class _ProgressReporter:
             self._show_progress(100.0, "finished")
 
     def _show_progress(self, percent: float, description: str) -> None:
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            self._update_artifact(percent, description)
+        except Exception as error:  # the client's, the server's, the connection's: none of them is the training's
+            self._silent_until = time.monotonic() + SILENCE_S
+            log.warning("The progress is not shown in Prefect for %d s: %s: %s", SILENCE_S, type(error).__name__, error)
+
+    def _update_artifact(self, percent: float, description: str) -> None:
         if self._artifact_id is None:
             created = create_progress_artifact(percent, key="training-progress", description=description)
             assert isinstance(created, UUID)  # its type also allows for a coroutine, inside an event loop

@@ -21,6 +21,7 @@ from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
+from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.launchers.build import build_launch_command
 from trainyard.tasks.training.launchers.command import LaunchCommand, LaunchSpec
@@ -95,6 +96,11 @@ def checkpoints_directory(home: Path, key: StageKey) -> Path:
     return home / "checkpoints" / key.sha256[:32]
 
 
+def workspace_lock(home: Path, key: StageKey) -> Path:
+    """Locked while processes of an attempt at a training are in its workspace, or write its checkpoints."""
+    return home / "work" / f"{key.sha256[:32]}.lock"
+
+
 def discard_checkpoints(home: Path, key: StageKey) -> None:
     """Remove the checkpoints of a training that has ended well, or that must start afresh."""
     shutil.rmtree(checkpoints_directory(home, key), ignore_errors=True)
@@ -124,23 +130,25 @@ def train_model(
         TrainingTimeoutError: The deadline passed.
         WorldSizeError: The ranks do not form the world that was asked for.
     """
-    run = RunDirectory.create(context.home, key)
-    context.store.materialize(source, run.workspace)
-    for folder in ("outputs", "logs"):
-        (run.workspace / folder).mkdir(exist_ok=True)
-    resumed = any(run.checkpoints.iterdir())
-    spec = launch_spec(estimator, run, data, context)
-    command = build_launch_command(spec)
-    _describe_launch(run, command, estimator, resumed)
-    follower = _Follower(run, on_progress)
-    report = run_command(
-        command,
-        log_path=run.path / "launcher.log",
-        grace_s=Settings().stop_grace_s,
-        on_tick=follower.tick,
-    )
-    follower.finish()
-    run.keep_workspace()
+    with exclusive(workspace_lock(context.home, key)) as lock:
+        run = RunDirectory.create(context.home, key)
+        context.store.materialize(source, run.workspace)
+        for folder in ("outputs", "logs"):
+            (run.workspace / folder).mkdir(exist_ok=True)
+        resumed = any(run.checkpoints.iterdir())
+        spec = launch_spec(estimator, run, data, context)
+        command = build_launch_command(spec)
+        _describe_launch(run, command, estimator, resumed)
+        follower = _Follower(run, on_progress)
+        report = run_command(
+            command,
+            log_path=run.path / "launcher.log",
+            grace_s=Settings().stop_grace_s,
+            on_tick=follower.tick,
+            held=lock,
+        )
+        follower.finish()
+        run.keep_workspace()
     logs = _keep_logs(run, context)
     error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
     if error is not None:
@@ -161,10 +169,10 @@ def train_model(
 
 def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context: StageContext) -> LaunchSpec:
     """What to launch on this machine for a run."""
-    paths = {dataset.uri: str(dataset_path(context.home, dataset)) for dataset in data.datasets}
+    datasets = dict(zip(estimator.references, data.datasets, strict=True))
 
     def local_path(reference: DataReference) -> str:
-        return paths[reference.uri]
+        return str(dataset_path(context.home, datasets[reference]))
 
     inputs = {name: local_path(as_reference(value)) for name, value in estimator.inputs.items()}
     return LaunchSpec(

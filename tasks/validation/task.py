@@ -42,9 +42,9 @@ def validate(
         )
     except ValidationFailedError as error:
         if error.report_uri is not None:
-            _show_report(error.report_uri)
+            _show_report(Location(error.report_uri).read_bytes())
         raise
-    _show_report(result.product.report.uri)
+    _show_report(context.store.read_bytes(result.product.report))
     return as_state(result)
 
 
@@ -59,10 +59,10 @@ def validation_components(settings: OrtValidation, bundle: OnnxBundle, outputs: 
     }
 
 
-def _show_report(uri: str) -> None:
+def _show_report(data: bytes) -> None:
     if TaskRunContext.get() is None:
         return
-    report = ValidationReport.model_validate_json(Location(uri).read_bytes())
+    report = ValidationReport.model_validate_json(data)
     create_markdown_artifact(
         key="validation-report",
         markdown=render_markdown(report),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import STAGES, that_ran
+from tests.e2e.conftest import STAGES, statuses, that_ran
 from trainyard import OnnxExport, OrtValidation, StagePolicy
 from trainyard.tasks.caching.records import StageRecord, record_path
 
@@ -122,3 +122,18 @@ def test_the_local_copy_of_the_model_is_made_again(run_pipeline):
     content = Path(first.onnx_path).read_bytes()
     shutil.rmtree(Path(first.onnx_path).parent)
     assert Path(run_pipeline().onnx_path).read_bytes() == content
+
+
+def test_a_store_that_has_moved_keeps_its_cache(run_pipeline, tmp_path):
+    first = run_pipeline(store=str(tmp_path / "here"))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = run_pipeline(store=str(tmp_path / "there"))
+    assert that_ran(moved) == []
+    assert moved.model_uri == first.model_uri.replace("/here/", "/there/")
+
+
+def test_a_damaged_file_of_the_source_is_made_whole_and_nothing_runs(run_pipeline, home):
+    result = run_pipeline(export=None)
+    source = object_path(home, product_of(result, home, "train")["source"])
+    source.write_bytes(b"damaged")
+    assert set(statuses(run_pipeline(export=None)).values()) == {"cached"}

@@ -1,10 +1,12 @@
 """What a user reads when something is wrong, and what is left behind."""
 
 import pytest
+from prefect import flow, task
 from pydantic import ValidationError
 
 from tests.e2e.conftest import small_estimator, that_ran
 from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy, errors
+from trainyard.flows.pipeline_run import PipelineRunner, policies_in_force
 
 
 def test_a_transient_error_is_retried(run_pipeline, tmp_path):
@@ -142,3 +144,18 @@ def test_a_pipeline_without_export_ends_after_the_metrics(run_pipeline):
 def test_the_exports_settings_are_checked():
     with pytest.raises(ValidationError):
         OnnxExport(opset=3)
+
+
+def test_a_stage_that_gave_up_waiting_is_not_said_to_have_reached_a_time_limit(prefect_server, home, linear_project):
+    @task
+    def impatient(context):
+        raise TimeoutError("the socket timed out")
+
+    @flow
+    def pipeline():
+        estimator = PyTorch(source_directory=str(linear_project), entry_script="train.py")
+        runner = PipelineRunner(estimator, "linear", policies_in_force({}), str(home / "store"), home)
+        runner.stage("metrics", impatient)
+
+    with pytest.raises(TimeoutError, match="the socket timed out"):
+        pipeline()

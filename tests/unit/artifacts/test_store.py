@@ -1,5 +1,6 @@
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -106,3 +107,34 @@ def test_a_tree_that_leaves_its_directory_is_refused(store, tmp_path):
 def test_an_unknown_scheme_is_refused():
     with pytest.raises(InvalidInputError, match="sthree"):
         ArtifactStore("sthree://bucket/x")
+
+
+def test_storing_again_heals_every_damaged_file_whether_or_not_the_damage_was_noticed(tmp_path, tree):
+    store = ArtifactStore(str(tmp_path / "store"))
+    ref = store.put_tree(tree)
+    for victim in [ref.sha256, *(entry.sha256 for entry in store.list_tree(ref).entries)]:
+        (tmp_path / "store" / "objects" / victim[:2] / victim).write_bytes(b"damaged")
+    store.put_tree(tree)
+    store.verify(ref)
+
+
+def test_finding_damage_deletes_nothing(tmp_path):
+    """A read over a network may go wrong where the bytes are right; and what is left may help a person."""
+    store = ArtifactStore(str(tmp_path / "store"))
+    ref = store.put_bytes(b"hello")
+    path = tmp_path / "store" / "objects" / ref.sha256[:2] / ref.sha256
+    path.write_bytes(b"jello")
+    with pytest.raises(ArtifactDamagedError):
+        store.verify(ref)
+    assert path.read_bytes() == b"jello"
+
+
+def test_of_several_that_want_a_local_copy_at_once_none_fails(tmp_path, tree):
+    store = ArtifactStore(str(tmp_path / "store"))
+    ref = store.put_tree(tree)
+    for turn in range(20):
+        copy = tmp_path / f"copy {turn}"
+        with ThreadPoolExecutor(4) as pool:
+            made = [pool.submit(store.materialize_once, ref, copy) for _ in range(4)]
+        assert [future.result() for future in made] == [copy] * 4
+        assert contents(copy) == contents(tree)

@@ -11,7 +11,7 @@ import pytest
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey, code_components, code_files
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
-from trainyard.tasks.errors import ArtifactDamagedError, TransientError
+from trainyard.tasks.errors import ArtifactDamagedError, StorageUnavailableError, TransientError
 from trainyard.tasks.specs.spec import Spec
 
 
@@ -105,6 +105,22 @@ def test_a_stage_may_know_more_ways_to_be_damaged(context):
     run(work, context)
     picky = Stage(name="export", product_type=Text, packages=(), libraries=("pydantic",), verify=verify)
     assert run(work, context, stage=picky).status == "ran"
+
+
+def test_what_a_result_makes_needless_is_removed_only_once_the_result_is_recorded(context, tmp_path):
+    removed = []
+
+    def run_and_remove():
+        return run_stage(STAGE, {"config:x": "1"}, Work(context), context, on_recorded=removed.append)
+
+    (tmp_path / "store" / "cache").mkdir(parents=True)
+    (tmp_path / "store" / "cache" / "export").write_text("in the way of the record")
+    with pytest.raises(StorageUnavailableError):
+        run_and_remove()
+    assert removed == []
+    (tmp_path / "store" / "cache" / "export").unlink()
+    assert [removed[0].sha256 for _ in range(2) if run_and_remove()] == [run_and_remove().cache_key] * 2
+    assert len(removed) == 1
 
 
 def test_a_failure_is_not_cached(context):

@@ -2,6 +2,7 @@ import pytest
 
 from trainyard.flows.pipeline_file import load_pipeline_file
 from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.staging.probe import probe_reference
 
 PIPELINE = """
 estimator:
@@ -28,9 +29,28 @@ def test_relative_paths_are_relative_to_the_file(file):
     estimator = load_pipeline_file(file).estimator
     assert estimator.source_directory == str(file.parent / "project")
     assert [reference.uri for reference in estimator.references] == [
-        f"{(file.parent / 'data').as_uri()}/images",
+        f"file://{file.parent}/data/images",
         "s3://bucket/x",
     ]
+
+
+def test_every_way_to_write_a_path_is_anchored_in_a_folder_of_any_name(tmp_path):
+    folder = tmp_path / "with space & ünïcode #1"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "x.npy").touch()
+    (folder / "train.py").touch()
+    (folder / "p.yaml").write_text(
+        "estimator:\n  source_directory: .\n  entry_script: train.py\n"
+        "  script_params: {--a: {url: data}, --b: {datastore: data}, --c: data}\n"
+        "  inputs: {D: data, E: {datastore: {url: data}, key: x.npy}}\n"
+        "store: ./store\n"
+    )
+    pipeline = load_pipeline_file(folder / "p.yaml")
+    assert len(pipeline.estimator.references) == 2  # the directory, and one object in it
+    for reference in pipeline.estimator.references:
+        probe_reference(reference)
+    assert pipeline.estimator.script_params["--c"] == "data"  # a text is a text
+    assert pipeline.store == f"file://{folder}/store"
 
 
 def test_overrides_replace_values_and_may_add_them(file):
@@ -49,7 +69,7 @@ def test_overrides_replace_values_and_may_add_them(file):
     assert pipeline.export is None
 
 
-@pytest.mark.parametrize("override", ["no-equals-sign", "=3", "model_name.x=1", "estimator.entry_script.x=1"])
+@pytest.mark.parametrize("override", ["no-equals-sign", "=3", "model_name.x=1", "estimator.entry_script.x=1", "a=[1"])
 def test_an_override_that_makes_no_sense_is_refused(file, override):
     text = file.read_text() + "model_name: digits\n"
     file.write_text(text)
@@ -79,6 +99,12 @@ def test_a_file_without_keys_is_refused(tmp_path, content):
 def test_what_is_not_yaml_is_refused(tmp_path):
     (tmp_path / "p.yaml").write_text("a: [1,")
     with pytest.raises(InvalidInputError, match="is not YAML"):
+        load_pipeline_file(tmp_path / "p.yaml")
+
+
+def test_what_is_not_text_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"a: caf\xe9\n")
+    with pytest.raises(InvalidInputError, match="is not UTF-8"):
         load_pipeline_file(tmp_path / "p.yaml")
 
 

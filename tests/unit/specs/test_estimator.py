@@ -112,3 +112,10 @@ def test_a_password_in_a_url_is_refused_and_not_shown(project):
     with pytest.raises(ValidationError, match="keep credentials out of URLs") as raised:
         PyTorch(source_directory=str(project), entry_script="train.py", script_params={"--d": {"url": url}})
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_password_in_an_endpoint_is_refused_and_not_shown():
+    with pytest.raises(ValidationError) as raised:
+        Datastore(url="s3://bucket", endpoint_url="https://user:hunter2@minio:9000")
+    assert "holds a password" in str(raised.value)
+    assert "hunter2" not in str(raised.value)

@@ -135,3 +135,34 @@ def test_kill_9_leaves_nothing(tmp_path, victim):
     finally:
         caller.kill()
         caller.wait()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from trainyard.tasks.training.exclusive import exclusive
+from trainyard.tasks.training.launchers.command import LaunchCommand
+from trainyard.tasks.training.process import run_command
+folder = Path(sys.argv[1])
+command = LaunchCommand(argv=(sys.executable, "-c", sys.argv[2], sys.argv[3]), env={}, cwd=Path("/"), timeout_s=None)
+with exclusive(folder / "lock") as lock:
+    run_command(command, log_path=folder / "launcher.log", grace_s=2.0, on_tick=lambda: None, held=lock)
+"""
+TAKES_ITS_TIME_TO_STOP = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+
+
+def test_what_is_held_is_free_only_when_the_command_of_a_killed_caller_has_ended(tmp_path):
+    """Else another attempt would begin beside ranks that are still being stopped."""
+    mark = f"{MARK}-{tmp_path.name}-held"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), TAKES_ITS_TIME_TO_STOP, mark])
+    try:
+        assert wait_for(lambda: len(marked(mark)) == 2)
+        time.sleep(0.3)  # until it ignores SIGTERM
+    finally:
+        holder.kill()
+        holder.wait()
+    assert marked(mark) != []
+    from trainyard.tasks.training.exclusive import exclusive
+
+    with exclusive(tmp_path / "lock"):
+        assert marked(mark) == []

@@ -30,3 +30,14 @@ def test_last_lines(tmp_path):
     assert last_lines(log, 3) == []
     log.write_text("\n".join(str(n) for n in range(100)))
     assert last_lines(log, 3) == ["97", "98", "99"]
+
+
+def test_many_lines_at_once_are_not_cut_in_the_middle(tmp_path):
+    log = tmp_path / "rank-00000.log"
+    lines = [f"line {n}" for n in range(3_000)]
+    text = "\n".join(lines) + "\n"
+    log.write_text(text[:-5])
+    tail = LogTail(tmp_path)
+    shown = list(tail.poll())
+    log.write_text(text)
+    assert [line for _, line in [*shown, *tail.poll()]] == lines

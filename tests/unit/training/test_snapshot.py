@@ -59,3 +59,20 @@ def test_the_digest_depends_on_bytes_names_and_modes_alone(source, tmp_path):
     assert snapshot_source(source, store).sha256 == before
     (source / "train.py").write_text("train.py ")
     assert snapshot_source(source, store).sha256 != before
+
+
+def test_a_link_that_is_ignored_may_lead_anywhere(source, snapshot, tmp_path):
+    (tmp_path / "weights").write_text("x")
+    (source / "weights.bin").symlink_to(tmp_path / "weights")
+    (source / ".gitignore").write_text("weights.bin\n")
+    assert "weights.bin" not in snapshot(source)
+
+
+def test_what_an_earlier_run_by_hand_left_is_no_source(source, snapshot):
+    """Else a model of before would be collected as what this training made."""
+    for name in ("outputs/model.pt2", "logs/train.log", "lib/outputs/kept.py"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("before")
+    names = snapshot(source)
+    assert "lib/outputs/kept.py" in names
+    assert not names & {"outputs/model.pt2", "logs/train.log"}

@@ -1,0 +1,37 @@
+"""One attempt at a training at a time, also while an earlier one is still being stopped."""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[int]:
+    """Hold a file's lock (``flock``), waiting for it where it is taken.
+
+    The kernel frees it when the last process that has the descriptor is gone. A process that is handed it
+    (``run_command(held=...)``) therefore keeps it when this one is killed.
+
+    Yields:
+        The descriptor.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(descriptor)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("Processes of an earlier attempt at this training are still being stopped; waiting for them.")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.settings import Settings
+
+
+def test_the_home_may_start_with_a_tilde(monkeypatch):
+    monkeypatch.setenv("TRAINYARD_HOME", "~/somewhere")
+    assert Settings().home == Path.home() / "somewhere"
+    assert Location(Settings().store_url).local_path == Path.home() / "somewhere" / "store"
+
+
+def test_the_store_lies_in_the_home_whatever_the_home_is_called(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRAINYARD_HOME", str(tmp_path / "with space ü"))
+    assert Location(Settings().store_url).local_path == tmp_path / "with space ü" / "store"
+
+
+def test_a_relative_home_is_that_of_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRAINYARD_HOME", "here")
+    assert Settings().home == tmp_path / "here"

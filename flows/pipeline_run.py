@@ -99,12 +99,13 @@ class PipelineRunner:
         guard_embedded_server()
         settings = Settings()
         model_name = model_name or default_model_name(estimator)
-        check_inputs(estimator, model_name)
+        store_url = store or settings.store_url
+        check_inputs(estimator, model_name, store_url)
         return cls(
             estimator,
             model_name,
             policies_in_force(policies or {}),
-            store or settings.store_url,
+            store_url,
             settings.home,
         )
 

@@ -2,7 +2,11 @@
 
 import re
 
+from pydantic import ValidationError
+
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError, PermanentError, TransientError
+from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.staging.probe import probe_reference
 from trainyard.tasks.training.preflight import training_problems
@@ -10,13 +14,18 @@ from trainyard.tasks.training.preflight import training_problems
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
-def check_inputs(estimator: PyTorch, model_name: str) -> None:
-    """Look at everything a run needs: source, launcher, devices, data, names.
+def check_inputs(estimator: PyTorch, model_name: str, store_url: str) -> None:
+    """Look at everything a run needs: source, launcher, devices, data, store, names.
 
     Raises:
         InvalidInputError: Names every problem found.
     """
-    problems = [*training_problems(estimator), *_data_problems(estimator), *_name_problems(model_name)]
+    problems = [
+        *training_problems(estimator),
+        *_data_problems(estimator),
+        *_store_problems(store_url),
+        *_name_problems(model_name),
+    ]
     if problems:
         raise InvalidInputError.from_problems("The training pipeline", problems)
 
@@ -31,6 +40,17 @@ def _data_problems(estimator: PyTorch) -> list[str]:
         except TransientError:
             continue  # may be gone in a moment: the stage's retries see to it
     return problems
+
+
+def _store_problems(store_url: str) -> list[str]:
+    try:
+        Datastore(url=store_url)  # no password in it
+        ArtifactStore(store_url)
+    except ValidationError as error:
+        return [f"store {item['msg']}" for item in error.errors()]
+    except PermanentError as error:
+        return [f"store: {error}"]
+    return []
 
 
 def _name_problems(model_name: str) -> list[str]:

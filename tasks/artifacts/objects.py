@@ -17,7 +17,8 @@ class ObjectInfo:
     """Size in bytes."""
 
     version: str
-    """What changes when the object changes: its ETag, or for local files inode and times."""
+    """What changes when the object changes: its ETag, or for local files inode and times. Empty where a listing of
+    its filesystem does not tell versions apart."""
 
     etag: str | None = None
     """The server's own validator in quotes (RFC 9110, section 8.8.3), where it gives one."""
@@ -41,7 +42,7 @@ def is_folder_marker(key: str, num_bytes: int) -> bool:
 
 
 def _stamps(info: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("mtime", "created", "LastModified"):
+    for name in ("mtime", "created", "LastModified", "last_modified", "updated", "modified", "date_time", "CRC"):
         stamp = info.get(name)
         if stamp is not None:
             yield str(stamp.timestamp() if isinstance(stamp, datetime) else stamp)

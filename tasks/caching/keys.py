@@ -18,6 +18,7 @@ _NOT_DECISIVE = {
     "trainyard.tasks.retries",
     "trainyard.tasks.settings",
     "trainyard.tasks.errors",
+    "trainyard.tasks.publishing",
 }
 
 

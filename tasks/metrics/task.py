@@ -12,6 +12,7 @@ from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.metrics.collect import collect_metrics, read_plots, read_report
 from trainyard.tasks.metrics.markdown import render_markdown
+from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import format_value
 
@@ -32,7 +33,8 @@ def collect(trained: TrainedRun, context: StageContext) -> "State[StageResult[Co
     components = {"input:records": trained.records.sha256}
     result = run_stage(STAGE, components, lambda key: collect_metrics(trained.records, context), context)
     if TaskRunContext.get() is not None:
-        _publish(result.product, context.store)
+        with best_effort("the metrics"):
+            _publish(result.product, context.store)
     return as_state(result)
 
 

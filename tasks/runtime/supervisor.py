@@ -123,7 +123,7 @@ def _end_all(first_signal: int) -> int:
     alive = left
     while alive and time.monotonic() < until:
         for pid in alive:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signum)
         time.sleep(POLL_S)
         alive, signum = descendants(os.getpid()), signal.SIGKILL

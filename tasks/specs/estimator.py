@@ -69,6 +69,14 @@ class PyTorch(Spec):
             raise ValueError(f'{", ".join(map(repr, nulls))}: null is no value; use "" for a bare flag')
         return value
 
+    @field_validator("script_params", "environment_variables")
+    @classmethod
+    def _refuse_nul(cls, value: dict[str, Any]) -> dict[str, Any]:
+        broken = [name for name, item in value.items() if "\0" in name or (isinstance(item, str) and "\0" in item)]
+        if broken:
+            raise ValueError(f"{', '.join(map(repr, broken))}: no program can be given a NUL character")
+        return value
+
     @field_validator("entry_script")
     @classmethod
     def _entry_script_is_inside(cls, value: str) -> str:

@@ -1,9 +1,9 @@
 """How a stage is retried, bounded in time and cached."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from trainyard.tasks.specs.spec import Spec
 
@@ -36,6 +36,12 @@ class StagePolicy(Spec):
 
     cache: CacheMode = Field(default="on", title="Cache")
     """on: reuse a verified result; refresh: run and replace it; off: neither read nor write."""
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A policy that went through JSON still leaves what it does not set to the stage's default."""
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name in self.model_fields_set}
 
     def retry_delays_s(self) -> list[float]:
         """Seconds to wait before each further attempt, before jitter."""

@@ -24,7 +24,7 @@ class StageOutcome(Spec):
     """Wall-clock seconds, retries and their delays included."""
 
     cache_key: str | None = None
-    """Digest of everything that decides the result; None where it could not be computed."""
+    """Digest of everything that decides the result."""
 
     num_bytes: int = Field(default=0, ge=0)
     """Size in bytes of what the stage made."""

@@ -56,7 +56,7 @@ class StagingIndex:
             "SELECT key, num_bytes, version, sha256 FROM sources WHERE source = ?", (source,)
         )
         known = {(key, num_bytes, version): sha256 for key, num_bytes, version, sha256 in rows}
-        found = ((info.key, known.get((info.key, info.num_bytes, info.version))) for info in objects)
+        found = ((info.key, known.get((info.key, info.num_bytes, info.version))) for info in objects if info.version)
         return {key: sha256 for key, sha256 in found if sha256}
 
     def remember_object(self, source: str, info: ObjectInfo, sha256: str) -> None:

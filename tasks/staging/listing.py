@@ -1,5 +1,6 @@
 """What a reference holds right now, from a listing alone: no object is read."""
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -40,8 +41,12 @@ class Listing:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of every key, size and version: it changes when anything in the listing does."""
-        return digest_value([[info.key, info.num_bytes, info.version] for info in self.objects])
+        """Digest of every key, size and version: it changes when anything in the listing does.
+
+        Where a listing does not tell versions apart, no two are taken for the same.
+        """
+        versions = [[info.key, info.num_bytes, info.version or uuid.uuid4().hex] for info in self.objects]
+        return digest_value(versions)
 
     def location_of(self, info: ObjectInfo) -> Location:
         """Where one of the objects is."""

@@ -6,8 +6,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch, source_problems
 from trainyard.tasks.training.launchers.mpi import mpirun_path
+from trainyard.tasks.training.snapshot import source_files
 
 CUDA_PROBE = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
 
@@ -15,11 +17,23 @@ CUDA_PROBE = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)
 def training_problems(estimator: PyTorch) -> list[str]:
     """Everything that would keep a job from running on this machine, one sentence each."""
     return [
-        *source_problems(estimator.source_directory, estimator.entry_script),
+        *(source_problems(estimator.source_directory, estimator.entry_script) or _snapshot_problems(estimator)),
         *_target_problems(estimator),
         *_mpi_problems(estimator),
         *_gpu_problems(estimator),
     ]
+
+
+def _snapshot_problems(estimator: PyTorch) -> list[str]:
+    """What would keep the source from being copied whole, where there is one."""
+    source = Path(estimator.source_directory).expanduser()
+    try:
+        files = set(source_files(source))
+    except InvalidInputError as error:
+        return [str(error)]
+    if source / estimator.entry_script in files:
+        return []
+    return [f"entry_script {estimator.entry_script!r} is left out by the .gitignore or .amlignore of {str(source)!r}"]
 
 
 def _target_problems(estimator: PyTorch) -> list[str]:

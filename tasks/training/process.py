@@ -1,7 +1,6 @@
 """The one function that runs a launch command, and everything that keeps it from leaving processes behind."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -89,7 +88,6 @@ def _start(
             stderr=log,
             start_new_session=True,  # Ctrl-C in the terminal reaches us; the supervisor hears it from us
             pass_fds=() if held is None else (held,),
-            env={"PATH": os.environ.get("PATH", "")},
         )
 
 

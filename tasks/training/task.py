@@ -19,6 +19,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
+from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import MetricsTail, progress_line
 from trainyard.tasks.settings import Settings
@@ -115,7 +116,7 @@ class _ProgressReporter:
             return
         try:
             self._update_artifact(percent, description)
-        except Exception as error:  # the client's, the server's, the connection's: none of them is the training's
+        except UNPUBLISHED as error:
             self._silent_until = time.monotonic() + SILENCE_S
             log.warning("The progress is not shown in Prefect for %d s: %s: %s", SILENCE_S, type(error).__name__, error)
 

@@ -16,7 +16,7 @@ from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import WorldSizeError
+from trainyard.tasks.errors import PipelineError, WorldSizeError
 from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
@@ -149,10 +149,9 @@ def train_model(
         )
         follower.finish()
         run.keep_workspace()
-    logs = _keep_logs(run, context)
     error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
     if error is not None:
-        log.error("Logs of the failed run are kept in %s and as %s", run.path, logs.uri)
+        _keep_failed_run(run, context)
         raise error
     if report.leftovers:
         log.warning("Ended %d processes that the script had left running.", report.leftovers)
@@ -160,7 +159,7 @@ def train_model(
         run_id=run.run_id,
         source=source,
         outputs=context.store.put_tree(run.source / "outputs"),
-        logs=logs,
+        logs=_keep_logs(run, context),
         records=context.store.put_tree(run.records),
         world_size=estimator.world_size,
         resumed=resumed,
@@ -198,9 +197,10 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without what belongs to another launcher or to the Prefect API."""
-    foreign = ("OMPI_", "PMIX_", "PRTE_", "PREFECT__", "PREFECT_API_", "TRAINYARD_")
-    return {name: value for name, value in environment.items() if not name.startswith(foreign)}
+    """This process's environment without what belongs to another launcher or to Prefect (its API key, too)."""
+    prefixes = ("OMPI_", "PMIX_", "PRTE_", "PREFECT_", "TRAINYARD_")
+    ranks = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
+    return {name: value for name, value in environment.items() if not (name.startswith(prefixes) or name in ranks)}
 
 
 def _earliest(*deadlines: float | None) -> float | None:
@@ -235,6 +235,18 @@ class _Follower:
     def _show(lines: Iterator[tuple[str, str]]) -> None:
         for label, line in lines:
             log.info("[%s] %s", label, line[:LOG_LINE_LIMIT])
+
+
+def _keep_failed_run(run: RunDirectory, context: StageContext) -> None:
+    """Keep what a failed run left, and say where; a store that is down must not hide why the run failed."""
+    try:
+        logs, outputs = _keep_logs(run, context), context.store.put_tree(run.source / "outputs")
+    except PipelineError as error:
+        log.error("What the failed run left is kept in %s alone; the store refused it: %s", run.path, error)
+    else:
+        log.error(
+            "What the failed run left is kept in %s, its logs as %s, its outputs as %s", run.path, logs.uri, outputs.uri
+        )
 
 
 def _keep_logs(run: RunDirectory, context: StageContext) -> ArtifactRef:

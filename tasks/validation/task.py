@@ -13,6 +13,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.errors import ValidationFailedError
+from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.rendering import render_markdown
@@ -63,8 +64,9 @@ def _show_report(data: bytes) -> None:
     if TaskRunContext.get() is None:
         return
     report = ValidationReport.model_validate_json(data)
-    create_markdown_artifact(
-        key="validation-report",
-        markdown=render_markdown(report),
-        description=f"ONNX Runtime against torch: {'passed' if report.passed else 'failed'}",
-    )
+    with best_effort("the validation report"):
+        create_markdown_artifact(
+            key="validation-report",
+            markdown=render_markdown(report),
+            description=f"ONNX Runtime against torch: {'passed' if report.passed else 'failed'}",
+        )

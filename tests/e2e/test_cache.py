@@ -10,8 +10,6 @@ from tests.e2e.conftest import STAGES, statuses, that_ran
 from trainyard import OnnxExport, OrtValidation, StagePolicy
 from trainyard.tasks.caching.records import StageRecord, record_path
 
-PACKAGE = Path(__file__).resolve().parents[2] / "tasks"
-
 
 def training_runs(home):
     return sorted(path.name for path in (home / "runs").iterdir())
@@ -73,16 +71,6 @@ def test_each_change_reruns_exactly_what_depends_on_it(run_pipeline, linear_proj
     # And back again: all of it is still known.
     script.write_text(script.read_text().removesuffix("#\n"))
     assert that_ran(run_pipeline({"--seed": 7})) == []
-
-
-HELPERS = {
-    "staging": "stage",
-    "training": "train",
-    "metrics": "metrics",
-    "export": "export",
-    "validation": "validate",
-    "registry": "register",
-}
 
 
 @pytest.mark.parametrize("damage", ["delete", "flip"])

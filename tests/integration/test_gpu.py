@@ -29,7 +29,7 @@ def test_a_script_sees_the_gpu_it_asked_for(cuda, prefect_server, home, linear_p
     assert hidden.metrics["devices"] == 0
 
 
-def test_horovod_reduces_over_nccl(cuda):
+def test_horovod_was_built_with_nccl(cuda):
     from horovod import torch as hvd
 
     assert hvd.nccl_built(), "Horovod was built without NCCL on a machine that has a GPU"

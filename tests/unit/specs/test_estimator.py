@@ -104,6 +104,15 @@ def test_null_is_no_value(project):
         PyTorch(source_directory=str(project), entry_script="train.py", script_params={"--x": None})
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"script_params": {"--x": "a\0b"}}, {"script_params": {"a\0": 1}}, {"environment_variables": {"X": "\0"}}],
+)
+def test_what_no_program_can_be_given_is_refused(project, changes):
+    with pytest.raises(ValidationError, match="NUL"):
+        PyTorch(source_directory=str(project), entry_script="train.py", **changes)
+
+
 def test_a_password_in_a_url_is_refused_and_not_shown(project):
     url = "ftp://me:hunter2@host/data"
     with pytest.raises(ValidationError, match="keep credentials out of URLs") as raised:

@@ -243,8 +243,8 @@ def stage_in_child(url, context):
 def test_several_processes_may_stage_the_same_at_once(source, context):
     for n in range(100):
         (source / f"{n}.bin").write_bytes(os.urandom(2000))
-    fork = multiprocessing.get_context("fork")
-    children = [fork.Process(target=stage_in_child, args=(str(source), context)) for _ in range(3)]
+    spawn = multiprocessing.get_context("spawn")  # forks of a process with threads are nobody's friends
+    children = [spawn.Process(target=stage_in_child, args=(str(source), context)) for _ in range(3)]
     for child in children:
         child.start()
     for child in children:
@@ -266,9 +266,9 @@ def hang_while_staging(url, context, started):
 
 def test_a_killed_staging_leaves_nothing_behind_for_long(source, context):
     (source / "big.bin").write_bytes(os.urandom(1 << 20) * 100)
-    fork = multiprocessing.get_context("fork")
-    started = fork.Event()
-    child = fork.Process(target=hang_while_staging, args=(str(source), context, started))
+    spawn = multiprocessing.get_context("spawn")
+    started = spawn.Event()
+    child = spawn.Process(target=hang_while_staging, args=(str(source), context, started))
     child.start()
     assert started.wait(30)
     os.kill(child.pid, signal.SIGKILL)

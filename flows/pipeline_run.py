@@ -24,6 +24,7 @@ from trainyard.tasks.artifacts.products import (
 )
 from trainyard.tasks.caching.keys import installed_versions
 from trainyard.tasks.caching.records import Product
+from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.errors import StageTimeoutError
 from trainyard.tasks.retries import with_policy
@@ -57,7 +58,7 @@ def policies_in_force(policies: Mapping[StageName, StagePolicy]) -> dict[StageNa
 
 
 class PipelineRunner:
-    """Runs stages under their policies and remembers how each went.
+    """Runs stages under their policies and remembers how each went, in the store too (``trainyard explain``).
 
     Args:
         estimator: The training job.
@@ -80,6 +81,7 @@ class PipelineRunner:
         self._policies = policies
         self._store_url = store_url
         self._home = home
+        self._run_folder = RunName.now(str(flow_run.id)).folder
         self._outcomes: dict[StageName, StageOutcome] = {}
 
     @classmethod
@@ -113,8 +115,13 @@ class PipelineRunner:
         """Run one stage's task under its policy and give what it made."""
         policy = self._policies[name]
         context = StageContext(
-            store_url=self._store_url, home=self._home, cache=policy.cache, timeout_s=policy.timeout_s
+            store_url=self._store_url,
+            home=self._home,
+            cache=policy.cache,
+            timeout_s=policy.timeout_s,
+            run_folder=self._run_folder,
         )
+        context.note(name, "unfinished")  # a stage that fails before it knows its key is a stage of this run, too
         started = time.monotonic()
         task = with_policy(task, policy, owns_deadline=name == "train")
         try:

@@ -88,6 +88,30 @@ def _load(file: Path, overrides: list[str], refresh: list[str]) -> "PipelineFile
 
 
 @app.command()
+def explain(
+    run: Annotated[
+        str | None, typer.Argument(help="The pipeline run's id, or its beginning; by default the latest run.")
+    ] = None,
+    stage: Annotated[str | None, typer.Argument(help="Only this stage.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="URL of the artifact store; by default TRAINYARD_STORE, or this machine's own.")
+    ] = None,
+) -> None:
+    """Say why the stages of a pipeline run hit or missed their cache."""
+    from trainyard.flows.explanation import explain_run, render_explanation
+    from trainyard.tasks.artifacts.store import ArtifactStore
+    from trainyard.tasks.settings import Settings
+
+    if run in STAGE_NAMES and stage is None:  # trainyard explain export: that stage of the latest run
+        run, stage = None, run
+    try:
+        explained = explain_run(ArtifactStore(store or Settings().store_url), run, stage)
+    except PipelineError as error:
+        _end(error)
+    Console().print(render_explanation(*explained))
+
+
+@app.command()
 def doctor(
     datastores: Annotated[
         list[str] | None,

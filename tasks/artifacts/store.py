@@ -4,6 +4,7 @@ Layout under the store's URL::
 
     objects/<first two digits>/<sha256>        the bytes of a file, or the listing of a tree
     cache/<stage>/<key>.json                    stage records (trainyard.tasks.caching)
+    runs/<time>-<pipeline run id>/<stage>.json  which key each stage of a run had (trainyard.tasks.caching)
     models/<name>/<version>/                    the registry (trainyard.tasks.registry)
 """
 

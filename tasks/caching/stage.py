@@ -14,6 +14,7 @@ from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
 from trainyard.tasks.caching.records import Product, read_product, write_record
+from trainyard.tasks.caching.runs import StageNote, write_note
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import CacheMode, StageName
@@ -37,6 +38,9 @@ class StageContext(Spec):
     timeout_s: float | None = None
     """Seconds that one attempt may take."""
 
+    run_folder: str | None = None
+    """Where the pipeline run notes how its stages went, below ``runs/``; without one, nothing is noted."""
+
     @classmethod
     def from_settings(cls, store_url: str | None = None, **changes: object) -> "StageContext":
         """The context of this machine's settings, for calling a stage without a pipeline."""
@@ -47,6 +51,16 @@ class StageContext(Spec):
     def store(self) -> ArtifactStore:
         """The artifact store."""
         return ArtifactStore(self.store_url)
+
+    def note(
+        self, stage: StageName, status: Literal["unfinished", "ran", "cached"], key: StageKey | None = None
+    ) -> None:
+        """Note how a stage of the pipeline run went, and under which key, for ``trainyard explain``."""
+        if self.run_folder is None:
+            return
+        known = {"key": key.sha256, "components": dict(key.components)} if key else {}
+        note = StageNote.model_validate({"stage": stage, "status": status, "cache": self.cache, **known})
+        write_note(self.store, self.run_folder, note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +133,13 @@ def run_stage(
     with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock"):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
+            context.note(stage.name, "cached", key)
             return _result(stage, found, "cached", key)
+        context.note(stage.name, "unfinished", key)
         product = work(key)
         if context.cache != "off":
             write_record(context.store, key, product)
+        context.note(stage.name, "ran", key)
         on_recorded(key)
         return _result(stage, product, "ran", key)
 

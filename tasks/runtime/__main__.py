@@ -1,7 +1,8 @@
 """One rank's life: ``python -m trainyard.tasks.runtime ENTRY_SCRIPT [ARGUMENT ...]``.
 
 Sends output to the rank's own log file, joins the MPI world and checks its size, runs the script as ``__main__``
-with its own argv and import path, and on failure leaves a report that names the line and ends the whole job.
+with its own argv and import path (and a stand-in for ``azureml.core`` where that is not installed), and on failure
+leaves a report that names the line and ends the whole job.
 """
 
 import faulthandler
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+from trainyard.tasks.runtime import azureml_compat
 from trainyard.tasks.runtime.ranks import Rank, failure_file, log_file
 from trainyard.tasks.runtime.supervisor import die_with_parent
 
@@ -36,6 +38,7 @@ def main(argv: list[str]) -> None:
     try:
         _join_world(rank)
         _describe(rank)
+        azureml_compat.install()
         _run_script(argv)
     except SystemExit as error:
         if error.code not in (None, 0):

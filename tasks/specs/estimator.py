@@ -49,17 +49,47 @@ class PyTorch(Spec):
     process_count_per_node: int = Field(default=1, ge=1, le=1024, title="Processes per node")
     """Training processes on each machine."""
 
-    distributed_backend: Literal["mpi"] | None = Field(default=None, title="Distributed backend")
-    """``mpi``: Horovod (or mpi4py) ranks under Open MPI. Needed for more than one process."""
+    distributed_backend: Literal["mpi", "gloo", "nccl"] | None = Field(default=None, title="Distributed backend")
+    """``mpi``: Horovod (or mpi4py) ranks under Open MPI. ``gloo`` and ``nccl``: torch.distributed ranks under
+    torchrun. Needed for more than one process."""
 
     use_gpu: bool = Field(default=False, title="Use GPUs")
     """True: a machine without a visible CUDA device is an error. False: devices are hidden from the script."""
+
+    framework_version: str | None = Field(default=None, title="PyTorch version", examples=["2.13"])
+    """The torch that the script needs. Asserted, never installed: another version is an error. ``2.13`` accepts every
+    ``2.13.x``."""
+
+    pip_packages: tuple[str, ...] = Field(default=(), title="pip packages", examples=[["scikit-learn>=1.5"]])
+    """Requirements that the script needs beside torch and Horovod, as ``pip install`` takes them."""
+
+    pip_requirements_file: str | None = Field(default=None, title="pip requirements file")
+    """A requirements file, relative to the source directory; its requirements add to ``pip_packages``."""
+
+    conda_packages: tuple[str, ...] = Field(default=(), title="conda packages")
+    """Packages for micromamba, mamba or conda, where one is installed."""
+
+    conda_dependencies_file: str | None = Field(default=None, title="conda dependencies file")
+    """A conda environment file (YAML), relative to the source directory."""
 
     environment_variables: dict[VariableName, str] = Field(default_factory=dict, title="Environment variables")
     """Set for every training process. No secrets: parameters are shown in the Prefect UI."""
 
     max_run_duration_seconds: float | None = Field(default=None, gt=0, title="Longest run (seconds)")
     """Deadline of one training attempt."""
+
+    stall_timeout_s: float | None = Field(default=None, gt=0, title="Longest silence (seconds)")
+    """A run without a new log line, metric or checkpoint for so long is stopped, after a stack dump of every rank.
+    Off by default."""
+
+    resume_from: DataReference | Datastore | None = Field(default=None, title="Resume from")
+    """Checkpoints to begin with: put into ``TRAINYARD_CHECKPOINT_DIR`` where this training has none of its own yet."""
+
+    shm_size: str | None = Field(default=None, pattern=r"^[0-9]+[bkmgBKMG]?$", title="Shared memory size")
+    """Size of ``/dev/shm`` in a container, for example ``8g``. Only for container work pools."""
+
+    custom_docker_image: str | None = Field(default=None, min_length=1, title="Docker image")
+    """Image to train in. Only for container work pools."""
 
     @field_validator("script_params", mode="before")
     @classmethod
@@ -118,7 +148,7 @@ class PyTorch(Spec):
     @property
     def references(self) -> tuple[DataReference, ...]:
         """Every data reference, each once, in the order of the parameters and then of the inputs."""
-        values = [*self.script_params.values(), *self.inputs.values()]
+        values = [*self.script_params.values(), *self.inputs.values(), self.resume_from]
         found = [as_reference(value) for value in values if isinstance(value, (Datastore, DataReference))]
         return tuple(dict.fromkeys(found))
 

@@ -15,7 +15,7 @@ def exclusive(path: Path) -> Iterator[int]:
     """Hold a file's lock (``flock``), waiting for it where it is taken.
 
     The kernel frees it when the last process that has the descriptor is gone. A process that is handed it
-    (``run_command(held=...)``) therefore keeps it when this one is killed.
+    (``held=...`` of a launcher) therefore keeps it when this one is killed.
 
     Yields:
         The descriptor.

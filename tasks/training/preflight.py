@@ -21,6 +21,8 @@ def training_problems(estimator: PyTorch) -> list[str]:
         *_target_problems(estimator),
         *_mpi_problems(estimator),
         *_gpu_problems(estimator),
+        *_container_problems(estimator),
+        *_unavailable(estimator),
     ]
 
 
@@ -46,6 +48,26 @@ def _target_problems(estimator: PyTorch) -> list[str]:
             "process_count_per_node"
         )
     return problems
+
+
+def _container_problems(estimator: PyTorch) -> list[str]:
+    """A setting that has no effect is refused: nobody should believe it had one."""
+    asked = [name for name in ("shm_size", "custom_docker_image") if getattr(estimator, name) is not None]
+    return [
+        f"{name} is for container work pools; compute_target {estimator.compute_target!r} is none" for name in asked
+    ]
+
+
+NOT_AVAILABLE = (
+    *("framework_version", "pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),
+    *("stall_timeout_s", "resume_from"),
+)
+
+
+def _unavailable(estimator: PyTorch) -> list[str]:
+    asked = [name for name in NOT_AVAILABLE if getattr(estimator, name)]
+    asked += [f"distributed_backend {name!r}" for name in ("gloo", "nccl") if name == estimator.distributed_backend]
+    return [f"{name} is not available in this version" for name in asked]
 
 
 def _mpi_problems(estimator: PyTorch) -> list[str]:

@@ -1,6 +1,7 @@
-"""The one function that runs a launch command, and everything that keeps it from leaving processes behind."""
+"""Runs a launch command on this machine, and keeps it from leaving processes behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -8,12 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trainyard.tasks.runtime import supervisor
 from trainyard.tasks.training.launchers.command import LaunchCommand
 
 TICK_S = 0.25
+SPEC, REPORT = "spec.json", "exit.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,71 +38,83 @@ class ExitReport:
     """Why it could not be started."""
 
 
-def run_command(
-    command: LaunchCommand, *, log_path: Path, grace_s: float, on_tick: Callable[[], None], held: int | None = None
-) -> ExitReport:
-    """Run a launch command to its end under a supervisor.
+class LocalJob:
+    """A launch command that runs under a supervisor on this machine.
 
-    Whatever ends this function (an exception, Ctrl-C, a cancellation), and whatever ends this process, the
+    Whatever ends the wait for it (an exception, Ctrl-C, a cancellation), and whatever ends this process, the
     command and all its descendants are ended too.
-
-    Args:
-        command: What to run.
-        log_path: Receives the launcher's own output; the ranks have logs of their own.
-        grace_s: Seconds between SIGTERM and SIGKILL when it has to be stopped.
-        on_tick: Called several times a second while it runs, and once after.
-        held: A descriptor that stays open until nothing of the command is left, even where this process is
-            killed before: that of a lock on what the command uses.
-
-    Returns:
-        How it ended. An unsuccessful end is not an error here.
     """
-    with tempfile.TemporaryDirectory(prefix="trainyard-") as scratch:
-        report_path = Path(scratch) / "exit.json"
-        process = _start(command, Path(scratch) / "spec.json", report_path, log_path, grace_s, held)
+
+    def __init__(self, process: "subprocess.Popen[bytes]", scratch: Path, log_path: Path, grace_s: float) -> None:
+        self._process = process
+        self._scratch = scratch
+        self._log_path = log_path
+        self._grace_s = grace_s
+
+    @property
+    def logs(self) -> Path:
+        """The command's own output."""
+        return self._log_path
+
+    def wait(self, on_tick: Callable[[], None]) -> ExitReport:
+        """Wait for its end; see ``Job``."""
         try:
-            while process.poll() is None:
+            while self._process.poll() is None:
                 on_tick()
                 time.sleep(TICK_S)
         finally:
-            _stop(process, grace_s)
+            self.terminate()
         on_tick()
-        return _read_report(report_path, process.returncode)
+        report = _read_report(self._scratch, self._process.returncode)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        return report
+
+    def terminate(self) -> None:
+        """Have the supervisor end everything; it has already where it has exited."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait(timeout=self._grace_s + supervisor.KILL_WAIT_S + 10)
 
 
-def _start(
-    command: LaunchCommand, spec_path: Path, report_path: Path, log_path: Path, grace_s: float, held: int | None
-) -> "subprocess.Popen[bytes]":
-    spec = {
-        "argv": list(command.argv),
-        "env": dict(command.env),
-        "cwd": str(command.cwd),
-        "timeout_s": command.timeout_s,
-        "grace_s": grace_s,
-    }
+def start(command: LaunchCommand, *, log_path: Path, grace_s: float, held: int | None = None) -> LocalJob:
+    """Start a launch command under a supervisor; see ``Launcher.start``."""
+    scratch = Path(tempfile.mkdtemp(prefix="trainyard-"))
+    spec_path = scratch / SPEC
     spec_path.touch(0o600)  # it holds the environment
-    spec_path.write_text(json.dumps(spec))
+    spec_path.write_text(json.dumps(_supervisor_spec(command, grace_s)))
     with log_path.open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", supervisor.__file__, str(spec_path), str(report_path)],
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__, str(spec_path), str(scratch / REPORT)],
             stdin=subprocess.PIPE,  # our end closes when this process ends, however it ends
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C in the terminal reaches us; the supervisor hears it from us
             pass_fds=() if held is None else (held,),
         )
+    return LocalJob(process, scratch, log_path, grace_s)
 
 
-def _stop(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
-    """Have the supervisor end everything; it has already where it has exited."""
-    if process.stdin is not None:
-        process.stdin.close()
-    if process.poll() is None:
-        process.terminate()
-    process.wait(timeout=grace_s + supervisor.KILL_WAIT_S + 10)
+def run_command(
+    command: LaunchCommand, *, log_path: Path, grace_s: float, on_tick: Callable[[], None], held: int | None = None
+) -> ExitReport:
+    """Start a launch command on this machine and wait for its end."""
+    return start(command, log_path=log_path, grace_s=grace_s, held=held).wait(on_tick)
 
 
-def _read_report(path: Path, supervisor_status: int) -> ExitReport:
+def _supervisor_spec(command: LaunchCommand, grace_s: float) -> dict[str, Any]:
+    return {
+        "argv": list(command.argv),
+        "env": dict(command.env),
+        "cwd": str(command.cwd),
+        "timeout_s": command.timeout_s,
+        "grace_s": grace_s,
+    }
+
+
+def _read_report(scratch: Path, supervisor_status: int) -> ExitReport:
+    path = scratch / REPORT
     if not path.exists():
         return ExitReport(supervisor_status, "supervisor-lost", 0.0, 0)
     return ExitReport(**json.loads(path.read_bytes()))

@@ -26,8 +26,9 @@ from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
+from trainyard.tasks.training.run_directory import discard_checkpoints
 from trainyard.tasks.training.snapshot import snapshot_source, source_files
-from trainyard.tasks.training.train import discard_checkpoints, train_model
+from trainyard.tasks.training.train import train_model
 
 log = logging.getLogger(__name__)
 

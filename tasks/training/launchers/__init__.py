@@ -1,1 +1,1 @@
-"""One module a launcher: each builds the exact command, as a value, and starts nothing."""
+"""One module a launcher: each builds the exact command, as a value, and can start it."""

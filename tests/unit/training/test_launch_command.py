@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard.tasks.training.launchers.build import build_launch_command
+from trainyard.tasks.training.launchers.choose import build_launch_command
 from trainyard.tasks.training.launchers.command import LaunchSpec
 
 

@@ -10,9 +10,10 @@ from trainyard.tasks.artifacts.products import StagedData, StagedDataset
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.training.launchers.build import build_launch_command
+from trainyard.tasks.training.launch import launch_spec
+from trainyard.tasks.training.launchers.choose import build_launch_command
+from trainyard.tasks.training.run_directory import RunDirectory
 from trainyard.tasks.training.task import train_components
-from trainyard.tasks.training.train import RunDirectory, launch_spec
 
 
 def reference(digit):

@@ -1,0 +1,31 @@
+"""Keep what a run left behind, whether it ended well or not."""
+
+import logging
+
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.errors import PipelineError
+from trainyard.tasks.training.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+
+def keep_failed_run(run: RunDirectory, context: StageContext) -> None:
+    """Keep what a failed run left, and say where; a store that is down must not hide why the run failed."""
+    try:
+        logs, outputs = keep_logs(run, context), context.store.put_tree(run.source / "outputs")
+    except PipelineError as error:
+        log.error("What the failed run left is kept in %s alone; the store refused it: %s", run.path, error)
+    else:
+        log.error(
+            "What the failed run left is kept in %s, its logs as %s, its outputs as %s", run.path, logs.uri, outputs.uri
+        )
+
+
+def keep_logs(run: RunDirectory, context: StageContext) -> ArtifactRef:
+    """Everything that was logged, whatever the exit, as one tree."""
+    files = {f"ranks/{path.name}": path for path in run.ranks.iterdir()}
+    script_logs = run.source / "logs"
+    files |= {p.relative_to(script_logs).as_posix(): p for p in script_logs.rglob("*") if p.is_file()}
+    files["launcher.log"] = run.launcher_log
+    return context.store.put_files(files)

@@ -1,0 +1,43 @@
+"""Which launcher a job takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainyard.tasks.training import process
+from trainyard.tasks.training.launchers import mpi, single
+from trainyard.tasks.training.launchers.command import LaunchCommand, LaunchSpec
+from trainyard.tasks.training.launchers.launcher import Job, Launcher
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLauncher:
+    """Runs a command on this machine; see ``Launcher``.
+
+    Args:
+        command: Builds it.
+    """
+
+    command: Callable[[LaunchSpec], LaunchCommand]
+
+    def build(self, spec: LaunchSpec) -> LaunchCommand:
+        """The exact request, as a value."""
+        return self.command(spec)
+
+    def start(self, command: LaunchCommand, *, log_path: Path, grace_s: float, held: int | None = None) -> Job:
+        """Start the job."""
+        return process.start(command, log_path=log_path, grace_s=grace_s, held=held)
+
+
+LOCAL_LAUNCHERS: Mapping[str | None, Launcher] = {None: LocalLauncher(single.build), "mpi": LocalLauncher(mpi.build)}
+"""By ``distributed_backend``."""
+
+
+def launcher_for(spec: LaunchSpec) -> Launcher:
+    """The launcher of a job."""
+    return LOCAL_LAUNCHERS[spec.distributed_backend]
+
+
+def build_launch_command(spec: LaunchSpec) -> LaunchCommand:
+    """The exact command for a job; pure, so that tests assert on it without running anything."""
+    return launcher_for(spec).build(spec)

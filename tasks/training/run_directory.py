@@ -1,0 +1,87 @@
+"""The directories of one attempt at a training, and what all attempts at the same training share."""
+
+import secrets
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from trainyard.tasks.caching.keys import StageKey
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One attempt's directory, ``<home>/runs/<run id>``.
+
+    ``source/`` is what the script worked in, with its outputs; ``ranks/`` holds each rank's log and failure report;
+    ``records/`` each rank's metric records; ``launcher.log`` what ``mpirun`` itself said; ``command.json`` what was
+    launched.
+
+    While the script runs, its directory is ``<home>/work/<key>``, the same for every attempt at the same training:
+    programs that torch exports hold the paths of their source, and equal trainings should leave equal bytes.
+    """
+
+    run_id: str
+    path: Path
+    workspace: Path
+    checkpoints: Path
+
+    @classmethod
+    def create(cls, home: Path, key: StageKey) -> "RunDirectory":
+        """Make the directories of a new attempt; checkpoints are shared by all attempts at the same key."""
+        run_id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        workspace = home / "work" / key.sha256[:32]
+        run = cls(run_id, home / "runs" / run_id, workspace, checkpoints_directory(home, key))
+        for folder in (run.ranks, run.records, run.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(workspace, ignore_errors=True)  # of an attempt that was killed; nobody else works at this key
+        return run
+
+    @property
+    def source(self) -> Path:
+        """What the script worked in, once it has ended."""
+        return self.path / "source"
+
+    @property
+    def ranks(self) -> Path:
+        """Logs and failure reports."""
+        return self.path / "ranks"
+
+    @property
+    def records(self) -> Path:
+        """Metric records."""
+        return self.path / "records"
+
+    @property
+    def launcher_log(self) -> Path:
+        """What the launcher itself said."""
+        return self.path / "launcher.log"
+
+    def environment(self) -> dict[str, str]:
+        """The variables that tell the script where things are."""
+        return {
+            "TRAINYARD_RUN_ID": self.run_id,
+            "TRAINYARD_OUTPUT_DIR": str(self.workspace / "outputs"),
+            "TRAINYARD_CHECKPOINT_DIR": str(self.checkpoints),
+            "TRAINYARD_METRICS_DIR": str(self.records),
+            "TRAINYARD_RANKS_DIR": str(self.ranks),
+        }
+
+    def keep_workspace(self) -> None:
+        """The script has ended: what it worked in becomes part of the run's directory."""
+        self.workspace.replace(self.source)
+
+
+def checkpoints_directory(home: Path, key: StageKey) -> Path:
+    """Where attempts at the same training keep their checkpoints."""
+    return home / "checkpoints" / key.sha256[:32]
+
+
+def workspace_lock(home: Path, key: StageKey) -> Path:
+    """Locked while processes of an attempt at a training are in its workspace, or write its checkpoints."""
+    return home / "work" / f"{key.sha256[:32]}.lock"
+
+
+def discard_checkpoints(home: Path, key: StageKey) -> None:
+    """Remove the checkpoints of a training that has ended well, or that must start afresh."""
+    shutil.rmtree(checkpoints_directory(home, key), ignore_errors=True)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 Digests = Mapping[str, str]
 """Name and kind of each tensor (``parameter 'fc.weight' (float32 [10, 64])``) to the SHA-256 of its content."""
 
+BUFFERS_HINT = (
+    " Running statistics of batch normalization differ unless they are synchronized; buffers=False passes over them."
+)
+
 
 class OutOfSyncError(AssertionError):
     """Ranks hold different models, or cannot compare them."""
@@ -35,15 +39,11 @@ def _difference(name: str, by_rank: Sequence[Digests], differing: Sequence[int])
     first, other = by_rank[0], by_rank[differing[0]]
     names = list(dict.fromkeys([*first, *other]))
     unlike = [each for each in names if first.get(each) != other.get(each)]
-    ranks = ("rank " if len(differing) == 1 else "ranks ") + ", ".join(map(str, differing))
-    hint = ""
-    if all(each.startswith("buffer") for each in unlike):
-        hint = " Running statistics of batch normalization differ unless they are synchronized; buffers=False passes"
-        hint += " over them."
+    where = f"rank 0 holds {_short(first, unlike[0])}, rank {differing[0]} {_short(other, unlike[0])}"
     return (
-        f"assert_in_sync({name!r}): {ranks} of {len(by_rank)} differ from rank 0, rank {differing[0]} in "
-        f"{len(unlike)} of {len(names)} tensors. The first is {unlike[0]}: rank 0 holds {_short(first, unlike[0])}, "
-        f"rank {differing[0]} {_short(other, unlike[0])}.{hint}"
+        f"assert_in_sync({name!r}): of {len(by_rank)} ranks, these differ from rank 0: "
+        f"{', '.join(map(str, differing))}. On rank {differing[0]}, {len(unlike)} of {len(names)} tensors do; the "
+        f"first is {unlike[0]}: {where}." + (BUFFERS_HINT if all(each.startswith("buffer") for each in unlike) else "")
     )
 
 

@@ -12,12 +12,10 @@ import socket
 import sys
 import time
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 from trainyard.tasks.runtime.ranks import RANKS_DIRECTORY_VARIABLE, failure_file
-
-CONSEQUENCES = {"SIGTERM", "SIGABRT"}
-"""Signals that end a rank because another failed: torchrun's own, and that of NCCL's watchdog."""
 
 
 def main(argv: list[str]) -> int:
@@ -34,9 +32,11 @@ def main(argv: list[str]) -> int:
         run.main(argv)
     except ChildFailedError as error:
         print(error, file=sys.stderr, flush=True)
-        exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        # Torchrun ends the others by SIGTERM once a rank has failed, and dates both to the second.
+        failures = sorted(error.failures.items(), key=lambda item: (item[1].exitcode == -SIGTERM, item[1].timestamp))
+        exit_codes = {rank: failure.exitcode for rank, failure in failures}
         report_silent_deaths(exit_codes, Path(os.environ[RANKS_DIRECTORY_VARIABLE]))
-        return exit_status(error.get_first_failure()[1].exitcode)
+        return exit_status(failures[0][1].exitcode)
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
@@ -46,12 +46,13 @@ def report_silent_deaths(exit_codes: dict[int, int], directory: Path) -> None:
     """Leave a failure report for every rank that ended badly and left none.
 
     Args:
-        exit_codes: By rank, of those that failed; negative for a signal.
+        exit_codes: By rank, of those that failed, the first to fail first; negative for a signal.
         directory: Where the ranks' files are.
     """
-    for rank, exit_code in exit_codes.items():
+    for position, (rank, exit_code) in enumerate(exit_codes.items()):
         path = failure_file(directory, rank)
-        if not path.exists():
+        stopped_by_torchrun = position > 0 and exit_code == -SIGTERM
+        if not path.exists() and not stopped_by_torchrun:
             scratch = path.with_suffix(".tmp")
             scratch.write_text(json.dumps(_report(rank, exit_code)))
             scratch.replace(path)
@@ -74,8 +75,9 @@ def _report(rank: int, exit_code: int) -> dict[str, Any]:
         "message": f"a signal ended it{hint}" if ended_by else f"it left Python with exit status {exit_code}",
         "traceback": "",
         "time": time.time(),
-        # Others may have lost their connection to it, and said so, before its end was noticed.
-        "silent": ended_by not in CONSEQUENCES,
+        # Others may have lost their connection to it, and said so, before its end was noticed. Not so where NCCL's
+        # watchdog aborted it, because it had lost another.
+        "silent": ended_by != "SIGABRT",
     }
 
 

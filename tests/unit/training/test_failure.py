@@ -3,6 +3,9 @@ import json
 import pytest
 
 from trainyard.tasks import errors
+from trainyard.tasks.runtime.joining import NeverJoinedError
+from trainyard.tasks.runtime.torchrun import report_silent_deaths
+from trainyard.tasks.runtime.world import WorldMismatchError
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.process import ExitReport
 
@@ -94,6 +97,26 @@ def test_silent_ends_are_told_apart(run_directory, report, words):
     assert "mpirun says why" in str(error)
 
 
-def test_a_world_of_the_wrong_size_is_an_error_of_its_own(run_directory):
-    fail(run_directory, 0, error=RuntimeError("this rank sees a world of 1, but 2 ranks were asked for: …"))
-    assert isinstance(describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None), errors.WorldSizeError)
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (WorldMismatchError("expected 2 ranks, found 1"), errors.WorldSizeError),
+        (NeverJoinedError("the script never joined the others"), errors.NeverJoinedError),
+    ],
+)
+def test_a_world_that_was_not_asked_for_is_an_error_of_its_own(run_directory, raised, expected):
+    fail(run_directory, 0, error=raised)
+    error = describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None)
+    assert type(error) is expected
+    assert isinstance(error, errors.PermanentError)
+    assert str(raised) in str(error)
+    assert "Traceback" not in str(error)
+
+
+def test_a_rank_that_died_without_a_word_comes_before_those_that_lost_it(run_directory):
+    fail(run_directory, 0, time=1.0, error=RuntimeError("connection closed by peer"))
+    report_silent_deaths({1: -9, 2: -15}, run_directory / "ranks")
+    error = describe_failure(ExitReport(137, "exited", 1.0, 0), run_directory, None)
+    assert isinstance(error, errors.TrainingFailedError)
+    assert (error.rank, error.exit_code) == (1, -9)
+    assert "failed first (1 more failed after it): SIGKILL: a signal ended it; the system ends" in str(error)

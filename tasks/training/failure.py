@@ -63,13 +63,9 @@ def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float |
 
 
 def _failures(ranks: Path) -> list[dict[str, Any]]:
-    """Failure reports, the first to fail first.
-
-    A rank that died without a word comes before those that spoke: its death is noticed later than it happens, when
-    others may have lost their connection to it already.
-    """
+    """Failure reports, the first to fail first."""
     reports = [json.loads(path.read_bytes()) for path in ranks.glob("rank-*.failure.json")]
-    return sorted(reports, key=lambda report: (not report.get("silent", False), float(report["time"])))
+    return sorted(reports, key=lambda report: float(report["time"]))
 
 
 def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path) -> PipelineError:
@@ -89,7 +85,7 @@ def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path) -> Pipeline
 
 
 def _detail(first: dict[str, Any], log: Path) -> str:
-    if first["traceback"] and first["error_type"] != "SystemExit":
+    if first["error_type"] != "SystemExit":
         return str(first["traceback"]).rstrip()
     return "Its last lines:\n" + "\n".join(f"  {line}" for line in last_lines(log, 12))
 

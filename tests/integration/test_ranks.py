@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import time
+from functools import partial
 
 import psutil
 import pytest
@@ -14,10 +14,11 @@ from trainyard import PyTorch, errors
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.training import train
 from trainyard.tasks.training.failure import describe_failure
+from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.launch import launch_spec
-from trainyard.tasks.training.launchers.choose import launcher_for
-from trainyard.tasks.training.run_directory import RunDirectory
+from trainyard.tasks.training.snapshot import snapshot_source
 
 MULTI_RANK = ["mpi", "gloo"]
 
@@ -39,14 +40,14 @@ ALLOWED_CPUS = len(os.sched_getaffinity(0))
 
 
 class Ranks:
-    """Runs scripts as ranks."""
+    """Trains scripts as ranks."""
 
-    def __init__(self, root):
+    def __init__(self, root, monkeypatch):
         self.root = root
-        self.run = None
+        self.monkeypatch = monkeypatch
 
-    def __call__(self, script, backend, processes=2, on_tick=lambda: None, grace_s=5.0, variables=None, **changes):
-        """The error that describes the end of a script, or None; ``variables`` replace those of the pipeline."""
+    def __call__(self, script, backend, processes=2, variables=None, on_tick=lambda: None, **changes):
+        """The error that ends a training, or None; ``variables`` replace those of the pipeline."""
         source = self.root / "source"
         source.mkdir(exist_ok=True)
         (source / "train.py").write_text(script)
@@ -57,40 +58,59 @@ class Ranks:
             process_count_per_node=processes,
             **changes,
         )
-        home = self.root / "home"
-        self.run = RunDirectory.create(home, StageKey("train", {"script": script}))
-        shutil.copytree(source, self.run.workspace)
-        context = StageContext(store_url="memory://store", home=home, timeout_s=120)
-        spec = launch_spec(job, self.run, StagedData(datasets=()), context)
-        spec = dataclasses.replace(spec, environment={**spec.environment, **(variables or {})})
-        launcher = launcher_for(spec)
-        job = launcher.start(launcher.build(spec), log_path=self.run.launcher_log, grace_s=grace_s)
-        self.report = job.wait(on_tick)
-        return describe_failure(self.report, self.run.path, 120)
+        context = StageContext(store_url=str(self.root / "store"), home=self.root / "home", timeout_s=120)
+        snapshot = snapshot_source(source, context.store)
+        with self.monkeypatch.context() as patches:
+            patches.setattr(train, "launch_spec", partial(_changed_launch_spec, variables or {}))
+            patches.setattr(Follower, "tick", lambda *arguments: on_tick())
+            try:
+                train.train_model(job, snapshot, StagedData(datasets=()), context, StageKey("train", {"of": script}))
+            except errors.PipelineError as error:
+                return error
+        return None
+
+    @property
+    def run(self):
+        """The newest run's directory."""
+        return max((self.root / "home" / "runs").iterdir())
+
+    @property
+    def workspace(self):
+        (folder,) = (path for path in (self.root / "home" / "work").iterdir() if path.is_dir())
+        return folder
 
     def logs(self):
-        return [path.read_text() for path in sorted(self.run.ranks.glob("rank-*.log"))]
+        return [path.read_text() for path in sorted((self.run / "ranks").glob("rank-*.log"))]
 
-    def records(self, kind):
-        """One dictionary of name to value a rank."""
-        found = []
-        for path in sorted(self.run.records.glob("rank-*.jsonl")):
-            records = [json.loads(line) for line in path.read_text().splitlines()]
-            found.append({record.get("name"): record.get("value") for record in records if record["kind"] == kind})
-        return found
+    def devices(self):
+        """What each rank recorded of its device."""
+        records = [_records(path) for path in sorted((self.run / "records").glob("rank-*.jsonl"))]
+        return [record["value"] for of_rank in records for record in of_rank if record["kind"] == "device"]
+
+    def pids(self):
+        return [_records(path)[0]["pid"] for path in sorted((self.run / "records").glob("rank-*.jsonl"))]
+
+
+def _changed_launch_spec(variables, *arguments):
+    spec = launch_spec(*arguments)
+    return dataclasses.replace(spec, environment={**spec.environment, **variables})
+
+
+def _records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
-def ranks(tmp_path):
-    return Ranks(tmp_path)
+def ranks(tmp_path, monkeypatch):
+    return Ranks(tmp_path, monkeypatch)
 
 
-def alive(run_directory):
-    """Processes whose environment names a run."""
+def alive(run):
+    """Processes whose environment names a run, by its directory."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("TRAINYARD_RUN_ID") == run_directory.run_id:
+            if process.environ().get("TRAINYARD_RUN_ID") == run.name:
                 found.append(process)
         except psutil.Error:
             continue
@@ -128,16 +148,15 @@ def test_torch_computes_with_this_ranks_share_of_the_cores(ranks, backend, proce
         variables = {"OMP_NUM_THREADS": str(expected)}
     assert ranks(script, backend, processes, environment_variables=variables) is None
     assert [f"threads: {expected}\n" in log for log in ranks.logs()] == [True] * processes
-    recorded = ranks.records("device")
-    assert [each["cpu"]["num_threads"] for each in recorded] == [expected] * processes
-    assert all(each["cpu"]["model"] for each in recorded)
+    assert [(each["device"], each["num_threads"]) for each in ranks.devices()] == [("cpu", expected)] * processes
+    assert all(each["model"] for each in ranks.devices())
 
 
 @pytest.mark.parametrize("backend", MULTI_RANK)
 def test_what_launchers_say_is_kept_apart_from_the_ranks_logs(ranks, backend):
     assert ranks(JOIN + "print('from the script')\n", backend) is None
     assert ranks.logs() == ["from the script\n"] * 2
-    assert ranks.run.launcher_log.read_text() == ""
+    assert (ranks.run / "launcher.log").read_text() == ""
 
 
 @pytest.mark.parametrize("backend", MULTI_RANK)
@@ -152,25 +171,27 @@ def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(ranks, backend,
     script = JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n"
     error = ranks(script, backend)
     assert type(error) is expected
-    assert (error.rank, error.exit_code, ranks.report.returncode) == (1, exit_code, exit_code)
+    assert (error.rank, error.exit_code) == (1, exit_code)
     assert "Rank 1 on" in str(error) and words in str(error)
     assert len(ranks.logs()) == 2
     assert alive(ranks.run) == []
 
 
 @pytest.mark.parametrize(
-    ("ending", "exit_code", "status", "words"),
-    [
-        ("os.kill(os.getpid(), 9)", -9, 137, "SIGKILL: a signal ended it; the system ends processes so when memory"),
-        ("os.kill(os.getpid(), 11)", -11, 139, "SIGSEGV"),
-        ("os._exit(7)", 7, 7, "it left Python with exit status 7"),
-    ],
+    ("ending", "status"), [("os.kill(os.getpid(), 9)", 137), ("os.kill(os.getpid(), 11)", 139), ("os._exit(7)", 7)]
 )
-def test_torchrun_tells_how_a_rank_died_that_could_not_speak(ranks, ending, exit_code, status, words):
-    error = ranks(JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n", "gloo")
-    assert type(error) is errors.TrainingFailedError
-    assert (error.rank, error.exit_code, ranks.report.returncode) == (1, exit_code, status)
-    assert "Rank 1 on" in str(error) and words in str(error)
+@pytest.mark.parametrize("backend", MULTI_RANK)
+def test_the_launcher_ends_as_the_rank_that_could_not_speak(ranks, backend, ending, status, monkeypatch):
+    reports = []
+
+    def remember(report, *arguments):
+        reports.append(report)
+        return describe_failure(report, *arguments)
+
+    monkeypatch.setattr(train, "describe_failure", remember)
+    error = ranks(JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n", backend)
+    assert isinstance(error, errors.TrainingFailedError)
+    assert [(report.reason, report.returncode) for report in reports] == [("exited", status)]
 
 
 @pytest.mark.parametrize("victim", ["launcher", "rank"])
@@ -186,15 +207,14 @@ def test_kill_9_leaves_nothing(ranks, backend, victim):
     killed = []
 
     def kill():
-        if killed or not all((ranks.run.workspace / f"up-{rank}").exists() for rank in range(2)):
+        if killed or not all((ranks.workspace / f"up-{rank}").exists() for rank in range(2)):
             return
         (supervisor,) = [p for p in psutil.Process().children() if "supervisor.py" in " ".join(p.cmdline())]
         (launcher,) = supervisor.children()
-        pids = [json.loads(path.read_text().splitlines()[0])["pid"] for path in ranks.run.records.glob("rank-*.jsonl")]
-        killed.append(launcher.pid if victim == "launcher" else pids[0])
+        killed.append(launcher.pid if victim == "launcher" else ranks.pids()[0])
         os.kill(killed[0], signal.SIGKILL)
 
-    error = ranks(script, backend, on_tick=kill, grace_s=1.0)
+    error = ranks(script, backend, on_tick=kill)
     assert killed
     assert isinstance(error, errors.TrainingFailedError)
     assert wait_for(lambda: alive(ranks.run) == [])

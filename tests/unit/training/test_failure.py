@@ -4,7 +4,6 @@ import pytest
 
 from trainyard.tasks import errors
 from trainyard.tasks.runtime.joining import NeverJoinedError
-from trainyard.tasks.runtime.torchrun import report_silent_deaths
 from trainyard.tasks.runtime.world import WorldMismatchError
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.process import ExitReport
@@ -111,12 +110,3 @@ def test_a_world_that_was_not_asked_for_is_an_error_of_its_own(run_directory, ra
     assert isinstance(error, errors.PermanentError)
     assert str(raised) in str(error)
     assert "Traceback" not in str(error)
-
-
-def test_a_rank_that_died_without_a_word_comes_before_those_that_lost_it(run_directory):
-    fail(run_directory, 0, time=1.0, error=RuntimeError("connection closed by peer"))
-    report_silent_deaths({1: -9, 2: -15}, run_directory / "ranks")
-    error = describe_failure(ExitReport(137, "exited", 1.0, 0), run_directory, None)
-    assert isinstance(error, errors.TrainingFailedError)
-    assert (error.rank, error.exit_code) == (1, -9)
-    assert "failed first (1 more failed after it): SIGKILL: a signal ended it; the system ends" in str(error)

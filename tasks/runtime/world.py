@@ -9,6 +9,12 @@ WORLD_SIZE_VARIABLE = "TRAINYARD_WORLD_SIZE"
 LOCAL_SIZE_VARIABLE = "TRAINYARD_LOCAL_SIZE"
 NODE_COUNT_VARIABLE = "TRAINYARD_NODE_COUNT"
 
+LAUNCHER, MPI_ITSELF = "the launcher says", "MPI says"
+CAUSES = {
+    LAUNCHER: "The variables by which launchers tell ranks their place must not be set by hand (environment_variables)",
+    MPI_ITSELF: "mpi4py, Horovod and mpirun must use the same Open MPI (trainyard doctor tells)",
+}
+
 
 class WorldMismatchError(RuntimeError):
     """The ranks do not form the world that was asked for."""
@@ -64,7 +70,7 @@ def check_world(rank: Rank, environment: Mapping[str, str]) -> None:
     """
     expected = World.asked_for(environment)
     seen = World.of_launcher(rank, environment)
-    _refuse("the launcher says", [*expected.differences(seen), *_place_problems(rank, seen)])
+    _refuse(LAUNCHER, [*expected.differences(seen), *_place_problems(rank, seen)])
     if rank.launched_by_mpi:
         _check_mpi(rank, expected)
 
@@ -74,8 +80,8 @@ def _check_mpi(rank: Rank, expected: World) -> None:
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD
-    _refuse("MPI says", expected.differences(World(world.size, None, None)))  # before anything waits for all ranks
-    _refuse("MPI says", [] if world.rank == rank.rank else [f"expected to be rank {rank.rank}, found {world.rank}"])
+    _refuse(MPI_ITSELF, expected.differences(World(world.size, None, None)))  # before anything waits for all ranks
+    _refuse(MPI_ITSELF, [] if world.rank == rank.rank else [f"expected to be rank {rank.rank}, found {world.rank}"])
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
     num_nodes = world.allreduce(1 if host.rank == 0 else 0)
     seen, local_rank = World(world.size, host.size, num_nodes), host.rank
@@ -83,7 +89,7 @@ def _check_mpi(rank: Rank, expected: World) -> None:
     wrong_place = (
         [] if local_rank == rank.local_rank else [f"expected local rank {rank.local_rank}, found {local_rank}"]
     )
-    _refuse("MPI says", [*expected.differences(seen), *wrong_place])
+    _refuse(MPI_ITSELF, [*expected.differences(seen), *wrong_place])
 
 
 def _place_problems(rank: Rank, seen: World) -> list[str]:
@@ -98,8 +104,7 @@ def _place_problems(rank: Rank, seen: World) -> list[str]:
 def _refuse(who: str, problems: list[str]) -> None:
     if problems:
         raise WorldMismatchError(
-            f"the ranks do not form the world that was asked for. {who}: {'; '.join(problems)}. mpi4py, Horovod and "
-            "mpirun must use the same Open MPI (trainyard doctor tells), and no launcher's variables may be set by hand"
+            f"the ranks do not form the world that was asked for. {who}: {'; '.join(problems)}. {CAUSES[who]}"
         )
 
 

@@ -29,7 +29,8 @@ from trainyard.tasks.training.launchers.command import LaunchSpec
 PROJECT = Path(__file__).parent / "throughput"
 MODELS = ("resnet18", "mlp")
 DEADLINE_S = 600
-ONE_PROCESS = "one process"
+ONE_PROCESS, TORCHRUN = "one process", "torchrun/Gloo"
+WIDTH = 120  # also where no terminal says how wide it is
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def main() -> None:
     args = parse()
     variants = variants_of(args)
     measurements = []
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=WIDTH)
     for number in range(1, args.rounds + 1):
         for model in args.models:
             turn = number % len(variants)  # nobody is always the first
@@ -71,7 +72,7 @@ def main() -> None:
                     f"{measured.samples_per_second:8.1f} samples/s  first step after {measured.first_step_s:.1f} s"
                 )
     for model in args.models:
-        Console().print(table_of(model, variants, measurements))
+        Console(width=WIDTH).print(table_of(model, variants, measurements))
     result = {
         "machine": machine(),
         "arguments": {**vars(args), "json": str(args.json)},
@@ -107,8 +108,8 @@ def parse() -> argparse.Namespace:
 def variants_of(args: argparse.Namespace) -> list[Variant]:
     variants = [
         Variant(ONE_PROCESS, None, 1, {}),
-        Variant("Horovod over Open MPI", "mpi", args.processes, {}),
-        Variant("torchrun over Gloo", "gloo", args.processes, {}),
+        Variant("Horovod/MPI", "mpi", args.processes, {}),
+        Variant(TORCHRUN, "gloo", args.processes, {}),
     ]
     for text in args.also:
         backend, *settings = text.split(",")
@@ -199,14 +200,16 @@ def medians(model: str, variants: list[Variant], measurements: list[Measurement]
             "first_step_s": median(m.first_step_s for m in of),
             **{
                 f"times_{key}": median(m.samples_per_second / by_round[m.round, other].samples_per_second for m in of)
-                for key, other in (("one_process", ONE_PROCESS), ("torchrun", "torchrun over Gloo"))
+                for key, other in (("one_process", ONE_PROCESS), ("torchrun", TORCHRUN))
             },
         }
     return found
 
 
 def table_of(model: str, variants: list[Variant], measurements: list[Measurement]) -> Table:
-    table = Table(title=f"{model}: medians of {max(m.round for m in measurements)} rounds", title_justify="left")
+    table = Table(
+        title=f"{model}: medians over the rounds ({max(m.round for m in measurements)})", title_justify="left"
+    )
     table.add_column("launched as")
     for name in ("ranks", "samples/s", "slowest to fastest", "times one process", "times torchrun", "first step (s)"):
         table.add_column(name, justify="right")

@@ -192,8 +192,8 @@ def source_problems(source_directory: str, entry_script: str) -> list[str]:
 def _needs_backend(node_count: int, process_count_per_node: int) -> str:
     return (
         f"node_count={node_count} and process_count_per_node={process_count_per_node} make "
-        f'{node_count * process_count_per_node} processes, which need a distributed_backend: "mpi" for Horovod, '
-        '"gloo" or "nccl" for torch.distributed'
+        f'{node_count * process_count_per_node} processes, which need distributed_backend="mpi" (Horovod), '
+        '"gloo" or "nccl" (torch.distributed)'
     )
 
 

@@ -6,7 +6,7 @@ SHELL := /bin/sh
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := .venv/bin
 
-.PHONY: help setup run test lint format typecheck lock doctor clean
+.PHONY: help setup run test bench lint format typecheck lock doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: setup ## Train and validate the digits example, end to end
 
 test: setup ## Run all tests
 	@$(BIN)/python -m pytest
+
+bench: setup ## Measure training speed under every launcher (BENCH="--rounds 1 --quick" only tries it)
+	@$(BIN)/python benchmarks/training.py $(BENCH)
 
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check .

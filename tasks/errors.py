@@ -18,6 +18,7 @@
         ├── StageTimeoutError           a stage reached the time limit of its policy
         │   └── TrainingTimeoutError    training reached its deadline, and was stopped with all its ranks
         ├── WorldSizeError              the ranks do not form the world that was asked for
+        │   └── NeverJoinedError        the script never joined the other ranks: each trained alone
         ├── MetricsError                metric records that cannot be read
         ├── ModelNotFoundError          training left no model where the export looks for one
         ├── ExportError                 the model cannot be expressed in ONNX as asked
@@ -129,6 +130,10 @@ class TrainingTimeoutError(StageTimeoutError):
 
 class WorldSizeError(PermanentError):
     """The ranks do not form the world that was asked for."""
+
+
+class NeverJoinedError(WorldSizeError):
+    """Several ranks ran a script that never joined the others: each trained alone."""
 
 
 class MetricsError(PermanentError):

@@ -1,7 +1,8 @@
 """Train a small network on handwritten digits, on one process or on many.
 
     python train.py --data-dir DATA                               one process, no Horovod needed
-    mpirun -np 2 python -m mpi4py train.py --data-dir DATA        two ranks
+    mpirun -np 2 python -m mpi4py train.py --data-dir DATA        two ranks, with Horovod
+    torchrun --nproc-per-node 2 train.py --data-dir DATA          two ranks, with torch.distributed
 
 Written below ``outputs/``: ``model.pt2`` (the trained program, as ``torch.export`` saves it) and
 ``validation_samples.npz`` (the held-out images and labels, to test what is made of the model). Checkpoints go
@@ -97,6 +98,7 @@ def main() -> None:
     model = DigitsNet().to(device)
     optimizer = world.distribute(Adam(model.parameters(), lr=args.lr, amsgrad=args.amsgrad), model)
     fit(args, world, model, optimizer, training.to(device), held_out.to(device))
+    Run.get_context().assert_in_sync(model)
     if world.rank == 0:
         save_model(model.cpu(), held_out)
 

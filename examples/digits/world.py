@@ -1,11 +1,11 @@
-"""The processes that train together: Horovod's where a launcher started ranks, else this one alone."""
+"""The processes that train together: where a launcher started ranks, Horovod's or torchrun's; else this one alone."""
 
 import os
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.optim import Optimizer
 
 
@@ -58,8 +58,46 @@ class HorovodWorld(World):
         return self.hvd.allreduce(values, op=self.hvd.Sum)
 
 
+class TorchWorld(World):
+    """The ranks that ``torchrun`` started."""
+
+    def __init__(self) -> None:
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.local_rank = int(os.environ["LOCAL_RANK"])
+
+    def distribute(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
+        """Sums the gradients just before each step; a larger model overlaps that with DistributedDataParallel."""
+        optimizer.register_step_pre_hook(lambda *_: self.sum_gradients(model))
+        return optimizer
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """Sums, not averages: the loss is already divided by the number of samples of all ranks."""
+        for parameter in model.parameters():
+            distributed.all_reduce(parameter.grad)
+
+    def broadcast_state(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Parameters by tensor; the optimizer's state as a whole, which may be empty."""
+        for tensor in model.state_dict().values():
+            distributed.broadcast(tensor, src=0)
+        optimizer.load_state_dict(self.broadcast(optimizer.state_dict()))
+
+    def broadcast(self, value: Any) -> Any:
+        """Takes whatever can be pickled."""
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """One small all-reduce."""
+        distributed.all_reduce(values)
+        return values
+
+
 def join_world() -> World:
     """The world that this process was started in; one process needs no Horovod installed."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return TorchWorld()
     if not {"OMPI_COMM_WORLD_SIZE", "HOROVOD_SIZE"} & os.environ.keys():
         return World()
     import horovod.torch as hvd

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 
-from trainyard.tasks.metrics.report import MetricsReport, Table
+from trainyard.tasks.metrics.report import MetricsReport, RankSummary, Table
 from trainyard.tasks.runtime.live import format_value
 
 MAX_INLINE_BYTES = 400_000
@@ -58,11 +58,18 @@ def _ranks(report: MetricsReport) -> Iterable[str]:
     if report.ranks:
         yield "## Ranks"
         yield _grid(
-            ["rank", "host", "records", "samples/s (median)"],
-            [[r.rank, r.host or "", r.num_records, _rate(r.samples_per_second)] for r in report.ranks],
+            ["rank", "host", "device", "threads", "records", "samples/s (median)"],
+            [
+                [r.rank, r.host or "", _device(r), r.num_threads or "", r.num_records, _rate(r.samples_per_second)]
+                for r in report.ranks
+            ],
         )
     if report.samples_per_second is not None and len(report.ranks) > 1:
         yield f"All ranks together: {_rate(report.samples_per_second)} samples/s."
+
+
+def _device(rank: RankSummary) -> str:
+    return " ".join(part for part in (rank.device, rank.device_model) if part)
 
 
 def _rate(samples_per_second: float | None) -> str:

@@ -122,5 +122,6 @@ _VALUE_CHECKS: Mapping[str, Callable[[Any], None]] = {
     "table": _check_table,
     "image": lambda value: _expect(value, str),
     "confusion_matrix": _check_confusion_matrix,
+    "device": lambda value: _expect(value, dict),
     "tag": lambda value: _expect(value, str, type(None)),
 }

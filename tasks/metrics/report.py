@@ -45,6 +45,15 @@ class RankSummary(Spec):
     num_records: int
     """Records that it logged."""
 
+    device: str | None = None
+    """What it computed on, ``cpu`` or ``cuda:1``; None where it did not come to its end."""
+
+    device_model: str | None = None
+    """The name of that CPU or GPU."""
+
+    num_threads: int | None = None
+    """Threads that torch computes with, or the value of ``OMP_NUM_THREADS``."""
+
     samples_per_second: float | None
     """Median of what it logged under this name."""
 
@@ -159,11 +168,16 @@ def _step(record: Record, position: int) -> int:
 
 def _summary(rank: RankRecords, series: Iterable[Series]) -> RankSummary:
     rates = [s.values for s in series if s.rank == rank.rank and s.name == SAMPLES_PER_SECOND]
+    devices = [record["value"] for record in _of(rank, "device")]
+    device = devices[-1] if devices else {}
     return RankSummary(
         rank=rank.rank,
         local_rank=rank.description.get("local_rank"),
         host=rank.description.get("host"),
-        num_records=len(rank.records),
+        num_records=len(rank.records) - len(devices),
+        device=device.get("device"),
+        device_model=device.get("model"),
+        num_threads=device.get("num_threads"),
         samples_per_second=median(rates[0]) if rates else None,
     )
 

@@ -1,8 +1,8 @@
 """One rank's life: ``python -m trainyard.tasks.runtime ENTRY_SCRIPT [ARGUMENT ...]``.
 
-Sends output to the rank's own log file, joins the MPI world and checks its size, runs the script as ``__main__``
-with its own argv and import path (and a stand-in for ``azureml.core`` where that is not installed), and on failure
-leaves a report that names the line and ends the whole job.
+Sends output to the rank's own log file, checks the size and placement of the world, runs the script as ``__main__``
+with its own argv and import path (and a stand-in for ``azureml.core`` where that is not installed), sees that it
+joined the other ranks, and on failure leaves a report that names the line and ends the whole job.
 """
 
 import faulthandler
@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from trainyard.tasks.runtime import azureml_compat
-from trainyard.tasks.runtime.ranks import Rank, failure_file, log_file
+from trainyard.tasks.runtime.devices import device_in_use
+from trainyard.tasks.runtime.joining import JoinWatch, check_joined
+from trainyard.tasks.runtime.ranks import RANKS_DIRECTORY_VARIABLE, Rank, failure_file, log_file
+from trainyard.tasks.runtime.run import Run
 from trainyard.tasks.runtime.supervisor import die_with_parent
-
-REPORTS_DIRECTORY_VARIABLE = "TRAINYARD_RANKS_DIR"
-WORLD_SIZE_VARIABLE = "TRAINYARD_WORLD_SIZE"
+from trainyard.tasks.runtime.world import check_world
 
 
 def main(argv: list[str]) -> None:
@@ -32,17 +33,20 @@ def main(argv: list[str]) -> None:
         argv: The script's path and its arguments.
     """
     die_with_parent(signal.SIGKILL)
-    directory = Path(os.environ[REPORTS_DIRECTORY_VARIABLE])
+    directory = Path(os.environ[RANKS_DIRECTORY_VARIABLE])
     rank = Rank.from_environment(os.environ)
     _send_output_to(log_file(directory, rank.rank))
+    watch = JoinWatch()
     try:
-        _join_world(rank)
-        _describe(rank)
+        check_world(rank, os.environ)
+        run = Run.get_context()  # describes the rank in its records, whether or not the script logs anything
         azureml_compat.install()
-        _run_script(argv)
+        watch.install()
+        _run_to_a_good_end(argv)
+        check_joined(watch, rank.world_size, os.environ)
+        run.log_device(device_in_use())
     except SystemExit as error:
-        if error.code not in (None, 0):
-            _fail(directory, rank, error, error.code if isinstance(error.code, int) else 1)
+        _fail(directory, rank, error, error.code if isinstance(error.code, int) else 1)
     except BaseException as error:
         _fail(directory, rank, error, 1)
 
@@ -56,30 +60,13 @@ def _send_output_to(path: Path) -> None:
     faulthandler.enable()  # a crash in native code leaves a stack in the log
 
 
-def _join_world(rank: Rank) -> None:
-    """Under Open MPI, start MPI and check that the ranks see each other.
-
-    Raises:
-        RuntimeError: The world is not of the size that was asked for.
-    """
-    expected = int(os.environ[WORLD_SIZE_VARIABLE])
-    found = rank.world_size
-    if rank.launched_by_mpi:
-        from mpi4py import MPI
-
-        found = MPI.COMM_WORLD.Get_size()
-    if found != expected:
-        raise RuntimeError(
-            f"this rank sees a world of {found}, but {expected} ranks were asked for: mpi4py, Horovod and mpirun "
-            "must use the same Open MPI (trainyard doctor tells)"
-        )
-
-
-def _describe(rank: Rank) -> None:
-    """Leave the rank's description in its metric records, whether or not the script logs anything."""
-    from trainyard.tasks.runtime.run import Run
-
-    Run.get_context()
+def _run_to_a_good_end(argv: list[str]) -> None:
+    """Run the script; raises what ends it, unless that is ``sys.exit(0)``."""
+    try:
+        _run_script(argv)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
 
 
 def _run_script(argv: list[str]) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+RANKS_DIRECTORY_VARIABLE = "TRAINYARD_RANKS_DIR"
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:

@@ -5,6 +5,7 @@ The first line of a file describes the rank; every further line is one logged va
     {"kind": "rank", "rank": 0, "local_rank": 0, "world_size": 2, "host": "node1", "pid": 4711, "time": 1.7e9}
     {"kind": "scalar", "name": "loss", "value": 0.31, "step": 3, "time": 1.7e9}
     {"kind": "list", "name": "scores", "value": [0.1, 0.2], "step": null, "time": 1.7e9}
+    {"kind": "device", "name": "cpu", "value": {"device": "cpu", "model": "...", "num_threads": 4}, "time": 1.7e9}
     {"kind": "row" | "table" | "image" | "confusion_matrix" | "tag", "name": "...", "value": ..., ...}
 
 Times are Unix seconds. NaN and the infinities are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which

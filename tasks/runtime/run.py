@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from trainyard.tasks.runtime.ranks import Rank
 from trainyard.tasks.runtime.records import METRICS_DIRECTORY_VARIABLE, records_file
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 RUN_ID_VARIABLE = "TRAINYARD_RUN_ID"
 OUTPUTS = "outputs"
@@ -50,6 +53,7 @@ class Run:
     def __init__(self, id: str, rank: Rank, write: RecordWriter, outputs: Path) -> None:
         self.id = id
         self.rank = rank.rank
+        self._world_size = rank.world_size
         self._write = write
         self._outputs = outputs
         self._num_images: dict[str, int] = {}
@@ -172,6 +176,29 @@ class Run:
         if not (target.exists() and target.samefile(path)):
             with _replacing(target) as scratch:
                 shutil.copyfile(path, scratch)
+
+    def assert_in_sync(self, model: "Module", name: str = "model", *, buffers: bool = True) -> None:
+        """Check that all ranks hold the same model; every rank must call it. One process alone always passes.
+
+        The ranks compare hashes by way of what the script has initialized: Horovod, torch.distributed, or MPI.
+
+        Args:
+            model: Replicated on every rank; not sharded.
+            name: What the message calls it.
+            buffers: Compare buffers too. Running statistics of batch normalization differ unless they are
+                synchronized.
+
+        Raises:
+            OutOfSyncError: Ranks differ (it names them and the first tensor that does), or nothing is initialized by
+                which they could compare. An ``AssertionError``, raised on every rank.
+        """
+        from trainyard.tasks.runtime.sync import assert_in_sync
+
+        assert_in_sync(model, name, buffers, self._world_size)
+
+    def log_device(self, facts: Mapping[str, Any]) -> None:
+        """Note what this rank has computed on; done for every script at its end."""
+        self._record("device", str(facts["device"]), dict(facts))
 
     def tag(self, key: str, value: str | None = None) -> None:
         """Attach a word, or a key and a value, to the run."""

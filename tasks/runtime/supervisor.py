@@ -28,6 +28,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.05
 KILL_WAIT_S = 5.0
+RESCANS = 20
 
 _stop_requested: list[str] = []
 
@@ -46,19 +47,43 @@ def die_with_parent(signum: int) -> None:
 
 def descendants(root: int) -> list[int]:
     """Ids of every living process below one, from /proc; zombies do not count."""
+    parents, zombies = _consistent_processes()
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            # pid (name, which may hold anything) state ppid ...
-            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-            if fields[0] != b"Z":
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
     found, pending = [], [root]
     while pending:
         below = children.get(pending.pop(), [])
         found += below
         pending += below
-    return found
+    return [pid for pid in found if pid not in zombies]
+
+
+def _consistent_processes() -> tuple[dict[int, int], set[int]]:
+    """Every process's parent, and which processes are zombies.
+
+    Reading /proc takes time. A process whose parent ends meanwhile would seem to be nobody's, and be left alone: such a
+    reading names a parent that it does not hold, and is repeated.
+    """
+    parents, zombies = _read_processes()
+    for _ in range(RESCANS):
+        if parents.keys() >= set(parents.values()) - {0}:
+            break
+        parents, zombies = _read_processes()
+    return parents, zombies
+
+
+def _read_processes() -> tuple[dict[int, int], set[int]]:
+    parents: dict[int, int] = {}
+    zombies = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # pid (name, which may hold anything) state ppid ...
+            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+            parents[int(entry.name)] = int(fields[1])
+            if fields[0] == b"Z":
+                zombies.add(int(entry.name))
+    return parents, zombies
 
 
 def supervise(

@@ -57,8 +57,9 @@ class PyTorch(Spec):
     """True: a machine without a visible CUDA device is an error. False: devices are hidden from the script."""
 
     framework_version: str | None = Field(default=None, title="PyTorch version", examples=["2.13"])
-    """The torch that the script needs. Asserted, never installed: another version is an error. ``2.13`` accepts every
-    ``2.13.x``."""
+    """The torch that the script needs: ``2.13`` accepts every ``2.13.x``, ``>=2.6,<3`` what PEP 440 says. Asserted
+    before anything is launched. First-generation estimators installed the version they were told; here Horovod is
+    built for the torch that is installed, and the training's cache key holds it, so it is never replaced."""
 
     pip_packages: tuple[str, ...] = Field(default=(), title="pip packages", examples=[["scikit-learn>=1.5"]])
     """Requirements that the script needs beside torch and Horovod, as ``pip install`` takes them."""
@@ -191,7 +192,8 @@ def source_problems(source_directory: str, entry_script: str) -> list[str]:
 def _needs_backend(node_count: int, process_count_per_node: int) -> str:
     return (
         f"node_count={node_count} and process_count_per_node={process_count_per_node} make "
-        f'{node_count * process_count_per_node} processes, which need distributed_backend="mpi"'
+        f'{node_count * process_count_per_node} processes, which need distributed_backend="mpi" (Horovod), '
+        '"gloo" or "nccl" (torch.distributed)'
     )
 
 

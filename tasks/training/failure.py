@@ -2,10 +2,12 @@
 
 import json
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainyard.tasks.errors import (
+    NeverJoinedError,
     PipelineError,
     ScriptDefectError,
     TrainingFailedError,
@@ -28,6 +30,11 @@ DEFECTS = {
     "SyntaxError",
     "TypeError",
     "ValueError",
+}
+# Raised by the runtime, not by the script: there is no line of it to show.
+WORLD_ERRORS: Mapping[str, type[WorldSizeError]] = {
+    "WorldMismatchError": WorldSizeError,
+    "NeverJoinedError": NeverJoinedError,
 }
 WRONG_ARGUMENTS = 2  # argparse and click exit with this status
 
@@ -65,12 +72,12 @@ def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path) -> Pipeline
     rank, exit_code = int(first["rank"]), int(first["exit_code"])
     others = "" if num_failed == 1 else f" ({num_failed - 1} more failed after it)"
     log = ranks / f"rank-{rank:05d}.log"
+    if first["error_type"] in WORLD_ERRORS:
+        return WORLD_ERRORS[first["error_type"]](f"Rank {rank} on {first['host']}: {first['message']}.\nLogs: {ranks}")
     message = (
         f"Rank {rank} on {first['host']} failed first{others}: {first['error_type']}: {first['message']}\n"
         f"{_detail(first, log)}\nFull log of the rank: {log}"
     )
-    if "this rank sees a world of" in first["message"]:
-        return WorldSizeError(message)
     wrong_arguments = first["error_type"] == "SystemExit" and exit_code == WRONG_ARGUMENTS
     if wrong_arguments or DEFECTS.intersection(first["error_bases"]):
         return ScriptDefectError(message, rank=rank, exit_code=exit_code)

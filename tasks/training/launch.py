@@ -32,7 +32,12 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
             **inputs,
             **run.environment(),
         }
-        | {"TRAINYARD_WORLD_SIZE": str(estimator.world_size), "PYTHONSAFEPATH": "1"},
+        | {
+            "TRAINYARD_WORLD_SIZE": str(estimator.world_size),
+            "TRAINYARD_LOCAL_SIZE": str(estimator.process_count_per_node),
+            "TRAINYARD_NODE_COUNT": str(estimator.node_count),
+            "PYTHONSAFEPATH": "1",
+        },
         process_count_per_node=estimator.process_count_per_node,
         node_count=estimator.node_count,
         num_cpus=len(os.sched_getaffinity(0)),
@@ -45,8 +50,10 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what belongs to another launcher or to Prefect (its API key, too)."""
-    prefixes = ("OMPI_", "PMIX_", "PRTE_", "PREFECT_", "TRAINYARD_")
-    ranks = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
+    prefixes = ("OMPI_", "PMIX_", "PRTE_", "PET_", "TORCHELASTIC_", "PREFECT_", "TRAINYARD_")
+    ranks = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"}
+    ranks |= {"ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    ranks |= {f"HOROVOD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")}
     return {name: value for name, value in environment.items() if not (name.startswith(prefixes) or name in ranks)}
 
 

@@ -1,5 +1,6 @@
 """What can be known to be wrong with a training job before anything is launched."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,10 +9,16 @@ from pathlib import Path
 
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch, source_problems
+from trainyard.tasks.training.framework import framework_problems
 from trainyard.tasks.training.launchers.mpi import mpirun_path
 from trainyard.tasks.training.snapshot import source_files
 
-CUDA_PROBE = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+CUDA_PROBE = """
+import json, torch
+from torch import distributed
+nccl = distributed.is_available() and distributed.is_nccl_available()
+print(json.dumps({"devices": torch.cuda.device_count() if torch.cuda.is_available() else 0, "nccl": nccl}))
+"""
 
 
 def training_problems(estimator: PyTorch) -> list[str]:
@@ -19,6 +26,7 @@ def training_problems(estimator: PyTorch) -> list[str]:
     return [
         *(source_problems(estimator.source_directory, estimator.entry_script) or _snapshot_problems(estimator)),
         *_target_problems(estimator),
+        *framework_problems(estimator.framework_version),
         *_mpi_problems(estimator),
         *_gpu_problems(estimator),
         *_container_problems(estimator),
@@ -59,14 +67,13 @@ def _container_problems(estimator: PyTorch) -> list[str]:
 
 
 NOT_AVAILABLE = (
-    *("framework_version", "pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),
+    *("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),
     *("stall_timeout_s", "resume_from"),
 )
 
 
 def _unavailable(estimator: PyTorch) -> list[str]:
     asked = [name for name in NOT_AVAILABLE if getattr(estimator, name)]
-    asked += [f"distributed_backend {name!r}" for name in ("gloo", "nccl") if name == estimator.distributed_backend]
     return [f"{name} is not available in this version" for name in asked]
 
 
@@ -84,9 +91,26 @@ def _mpi_problems(estimator: PyTorch) -> list[str]:
 def _gpu_problems(estimator: PyTorch) -> list[str]:
     """Asks torch in a process of its own: this one must not import it."""
     if not estimator.use_gpu:
-        return []
+        needs_gpu = estimator.distributed_backend == "nccl"
+        return ["distributed_backend 'nccl' is for GPUs: set use_gpu=True, or take 'gloo'"] if needs_gpu else []
     probe = subprocess.run([sys.executable, "-c", CUDA_PROBE], capture_output=True, text=True, check=False)
-    if probe.returncode == 0:
-        return []
-    why = probe.stderr.strip().splitlines()[-1:] or ["torch.cuda.is_available() is False"]
-    return [f"use_gpu=True, but torch sees no CUDA device on this machine ({why[0]})"]
+    if probe.returncode != 0:
+        why = probe.stderr.strip().splitlines()[-1:] or [f"exit status {probe.returncode}"]
+        return [f"use_gpu=True, but torch cannot be asked for CUDA devices on this machine ({why[0]})"]
+    found = json.loads(probe.stdout.splitlines()[-1])
+    return _device_problems(estimator, found["devices"], found["nccl"])
+
+
+def _device_problems(estimator: PyTorch, num_devices: int, has_nccl: bool) -> list[str]:
+    """What a machine's devices lack for a job on GPUs."""
+    if num_devices == 0:
+        return ["use_gpu=True, but torch sees no CUDA device on this machine (torch.cuda.is_available() is False)"]
+    problems = []
+    if estimator.process_count_per_node > num_devices:
+        problems.append(
+            f"process_count_per_node={estimator.process_count_per_node} with use_gpu=True needs as many CUDA devices, "
+            f"and this machine has {num_devices}"
+        )
+    if estimator.distributed_backend == "nccl" and not has_nccl:
+        problems.append("distributed_backend 'nccl', but the installed torch was built without NCCL; take 'gloo'")
+    return problems

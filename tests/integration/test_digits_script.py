@@ -156,6 +156,19 @@ def test_two_ranks_learn_the_digits(two_ranks: tuple[Path, list[dict[str, object
     check_outputs(directory / "outputs")
 
 
+def test_two_ranks_of_torchrun_learn_the_digits_and_go_on_where_they_were(tmp_path: Path, data: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for epochs in ("3", "20"):
+        command = [*torchrun, str(DIGITS / "train.py"), "--data-dir", str(data), "--epochs", epochs]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "Going on after epoch 3" in done.stdout
+    metrics = scalars(tmp_path, rank=0)
+    assert metrics["epoch"] == list(range(1, 21))
+    assert metrics["accuracy"][-1] >= 0.95
+    check_outputs(tmp_path / "outputs")
+
+
 def test_two_ranks_end_with_identical_parameters(two_ranks: tuple[Path, list[dict[str, object]]]) -> None:
     first, second = (seen["parameters"] for seen in two_ranks[1])
     assert isinstance(first, dict) and isinstance(second, dict)

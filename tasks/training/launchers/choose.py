@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.tasks.training import process
-from trainyard.tasks.training.launchers import mpi, single
+from trainyard.tasks.training.launchers import mpi, single, torchrun
 from trainyard.tasks.training.launchers.command import LaunchCommand, LaunchSpec
 from trainyard.tasks.training.launchers.launcher import Job, Launcher
 
@@ -29,7 +29,12 @@ class LocalLauncher:
         return process.start(command, log_path=log_path, grace_s=grace_s, held=held)
 
 
-LOCAL_LAUNCHERS: Mapping[str | None, Launcher] = {None: LocalLauncher(single.build), "mpi": LocalLauncher(mpi.build)}
+LOCAL_LAUNCHERS: Mapping[str | None, Launcher] = {
+    None: LocalLauncher(single.build),
+    "mpi": LocalLauncher(mpi.build),
+    "gloo": LocalLauncher(torchrun.build),
+    "nccl": LocalLauncher(torchrun.build),
+}
 """By ``distributed_backend``."""
 
 

@@ -37,7 +37,7 @@ class LaunchSpec:
     """Whether the launcher runs as root, which Open MPI must be told."""
 
     distributed_backend: str | None = None
-    """``mpi``, or None for one process."""
+    """``mpi``, ``gloo`` or ``nccl``, or None for one process."""
 
     use_gpu: bool = False
     """Whether the ranks compute on GPUs."""

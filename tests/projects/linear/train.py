@@ -29,9 +29,15 @@ if arguments.fail_until is not None:
         if len(attempts.readlines()) < 2:
             raise ConnectionError("the network went away")
 
-rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
+rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("RANK", "0")))
 if arguments.raise_on_rank == rank:
     raise ValueError("this rank has had enough")
+if "OMPI_COMM_WORLD_RANK" in os.environ:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
+if "RANK" in os.environ:
+    torch.distributed.init_process_group("gloo")
 
 
 class Noisy(torch.nn.Module):
@@ -49,6 +55,7 @@ points = torch.from_numpy(np.load(arguments.data_dir / "points.npy"))
 labels = torch.from_numpy(np.load(arguments.data_dir / "labels.npy"))
 torch.manual_seed(arguments.seed)
 model = torch.nn.Linear(points.shape[1], 2)
+trained = torch.nn.parallel.DistributedDataParallel(model) if torch.distributed.is_initialized() else model
 optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
 start = 0
 if checkpoint.exists():
@@ -59,7 +66,7 @@ if checkpoint.exists():
 
 for epoch in range(start, arguments.epochs):
     optimizer.zero_grad()
-    logits = model(points)
+    logits = trained(points)
     loss = torch.nn.functional.cross_entropy(logits, labels)
     loss.backward()
     optimizer.step()
@@ -72,6 +79,7 @@ for epoch in range(start, arguments.epochs):
         os.replace(scratch, checkpoint)
     time.sleep(arguments.nap)
 
+run.assert_in_sync(model)
 run.log("started_at_epoch", start)
 if rank == 0 and not arguments.no_model:
     batch = torch.export.Dim("batch", min=1)

@@ -44,6 +44,7 @@ def test_two_ranks_become_one_report(tmp_path: Path, context: StageContext) -> N
         first.log("test/loss", 2 / epoch, step=epoch)
         first.log("accuracy", 0.3 * epoch, step=epoch)
     second.log("accuracy", 0.0)
+    first.log_device({"device": "cuda:1", "model": "NVIDIA H200", "num_threads": 4})
     first.tag("best")
     first.log_row("classes", digit=1, recall=0.5)
     second.log_table("classes", {"digit": [2, 3], "recall": [0.25, 0.75]})
@@ -58,6 +59,10 @@ def test_two_ranks_become_one_report(tmp_path: Path, context: StageContext) -> N
     assert [(rank.rank, rank.host, rank.samples_per_second) for rank in report.ranks] == [
         (0, "node0", 200),
         (1, "node1", 20),
+    ]
+    assert [(rank.device, rank.device_model, rank.num_threads, rank.num_records) for rank in report.ranks] == [
+        ("cuda:1", "NVIDIA H200", 4, 15),
+        (None, None, None, 5),
     ]
     assert report.samples_per_second == 220
     loss = next(series for series in report.series if series.name == "train/loss")

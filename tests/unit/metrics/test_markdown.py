@@ -83,7 +83,16 @@ def test_the_summary_shows_finals_ranks_and_plots() -> None:
             samples_per_second=1500.0,
             world_size=2,
             ranks=[
-                RankSummary(rank=0, local_rank=0, host="node_0", num_records=9, samples_per_second=1000.0),
+                RankSummary(
+                    rank=0,
+                    local_rank=0,
+                    host="node_0",
+                    num_records=9,
+                    device="cuda:0",
+                    device_model="NVIDIA H200",
+                    num_threads=4,
+                    samples_per_second=1000.0,
+                ),
                 RankSummary(rank=1, local_rank=0, host=None, num_records=3, samples_per_second=500.0),
             ],
             tags={"best": None},
@@ -91,7 +100,7 @@ def test_the_summary_shows_finals_ranks_and_plots() -> None:
         {"01-loss.svg": b"<svg/>"},
     )
     assert "| loss | 0.123 |\n| accuracy | nan |" in summary
-    assert "| 0 | node\\_0 | 9 | 1,000 |\n| 1 |  | 3 | 500 |" in summary
+    assert "| 0 | node\\_0 | cuda:0 NVIDIA H200 | 4 | 9 | 1,000 |\n| 1 |  |  |  | 3 | 500 |" in summary
     assert "All ranks together: 1,500 samples/s." in summary
     found = re.search(r"!\[loss\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", summary)
     assert found and base64.b64decode(found[1]) == b"<svg/>"

@@ -55,11 +55,12 @@ class Training:
         return json.loads((self.root / "ranks" / "rank-00000.failure.json").read_text())["message"]
 
     def records(self):
-        """Kind, name and value of everything logged."""
+        """Kind, name and value of everything that the script logged."""
         lines = (self.root / "records" / "rank-00000.jsonl").read_text().splitlines()
         records = [json.loads(line) for line in lines]
         assert records[0]["kind"] == "rank"
-        return [(record["kind"], record["name"], record["value"]) for record in records[1:]]
+        logged = [record for record in records[1:] if record["kind"] != "device"]
+        return [(record["kind"], record["name"], record["value"]) for record in logged]
 
     def output(self, name):
         return self.root / "project" / "outputs" / name

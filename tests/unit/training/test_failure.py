@@ -3,6 +3,8 @@ import json
 import pytest
 
 from trainyard.tasks import errors
+from trainyard.tasks.runtime.joining import NeverJoinedError
+from trainyard.tasks.runtime.world import WorldMismatchError
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.process import ExitReport
 
@@ -94,6 +96,17 @@ def test_silent_ends_are_told_apart(run_directory, report, words):
     assert "mpirun says why" in str(error)
 
 
-def test_a_world_of_the_wrong_size_is_an_error_of_its_own(run_directory):
-    fail(run_directory, 0, error=RuntimeError("this rank sees a world of 1, but 2 ranks were asked for: …"))
-    assert isinstance(describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None), errors.WorldSizeError)
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (WorldMismatchError("expected 2 ranks, found 1"), errors.WorldSizeError),
+        (NeverJoinedError("the script never joined the others"), errors.NeverJoinedError),
+    ],
+)
+def test_a_world_that_was_not_asked_for_is_an_error_of_its_own(run_directory, raised, expected):
+    fail(run_directory, 0, error=raised)
+    error = describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None)
+    assert type(error) is expected
+    assert isinstance(error, errors.PermanentError)
+    assert str(raised) in str(error)
+    assert "Traceback" not in str(error)

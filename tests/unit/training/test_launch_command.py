@@ -5,6 +5,8 @@ import pytest
 from trainyard.tasks.training.launchers.choose import build_launch_command
 from trainyard.tasks.training.launchers.command import LaunchSpec
 
+BACKENDS = [None, "mpi", "gloo", "nccl"]
+
 
 def spec(**changes):
     values = {
@@ -62,6 +64,20 @@ def test_mpi_takes_the_mpirun_beside_the_interpreter(tmp_path):
     assert command.argv[0] == str(tmp_path / "mpirun")
 
 
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_torchrun_starts_the_ranks_of_torch_distributed(backend):
+    command = build_launch_command(spec(distributed_backend=backend, process_count_per_node=2, timeout_s=60.0))
+    assert command.argv == (
+        *("/venv/bin/python", "-m", "trainyard.tasks.runtime.torchrun"),
+        *("--standalone", "--nnodes", "1", "--nproc-per-node", "2", "--max-restarts", "0", "--log-dir", "/dev/null"),
+        *("--no-python", "--", "/venv/bin/python", "-u", "-m", "trainyard.tasks.runtime"),
+        *("./train.py", "--data-dir", "/data/a b", "--flag"),
+    )
+    assert command.cwd == Path("/runs/1/source")
+    assert command.env == {"HOME": "/home/me", "OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": ""}
+    assert command.timeout_s == 60.0
+
+
 @pytest.mark.parametrize(("as_root", "expected"), [(True, True), (False, False)])
 def test_mpi_is_told_when_it_runs_as_root(as_root, expected):
     command = build_launch_command(spec(distributed_backend="mpi", as_root=as_root))
@@ -74,16 +90,22 @@ def test_ranks_yield_only_where_they_fill_the_cores(num_cpus, yields):
     assert ("mpi_yield_when_idle" in command.argv) is yields
 
 
+@pytest.mark.parametrize("backend", ["mpi", "gloo"])
 @pytest.mark.parametrize(("num_cpus", "processes", "threads"), [(8, 2, "4"), (2, 2, "1"), (1, 4, "1")])
-def test_threads_are_shared_among_local_ranks(num_cpus, processes, threads):
-    command = build_launch_command(spec(distributed_backend="mpi", num_cpus=num_cpus, process_count_per_node=processes))
+def test_threads_are_shared_among_local_ranks(num_cpus, processes, threads, backend):
+    shape = {"num_cpus": num_cpus, "process_count_per_node": processes}
+    command = build_launch_command(spec(distributed_backend=backend, **shape))
     assert command.env["OMP_NUM_THREADS"] == threads
 
 
-def test_the_users_thread_count_is_kept():
-    assert build_launch_command(spec(environment={"OMP_NUM_THREADS": "3"})).env["OMP_NUM_THREADS"] == "3"
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_users_thread_count_is_kept(backend):
+    command = build_launch_command(spec(distributed_backend=backend, environment={"OMP_NUM_THREADS": "3"}))
+    assert command.env["OMP_NUM_THREADS"] == "3"
 
 
-def test_gpus_are_hidden_unless_asked_for():
-    assert build_launch_command(spec()).env["CUDA_VISIBLE_DEVICES"] == ""
-    assert "CUDA_VISIBLE_DEVICES" not in build_launch_command(spec(use_gpu=True)).env
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gpus_are_hidden_unless_asked_for(backend):
+    assert build_launch_command(spec(distributed_backend=backend)).env["CUDA_VISIBLE_DEVICES"] == ""
+    asked = spec(distributed_backend=backend, use_gpu=True, environment={"CUDA_VISIBLE_DEVICES": "2,3"})
+    assert build_launch_command(asked).env["CUDA_VISIBLE_DEVICES"] == "2,3"

@@ -1,7 +1,7 @@
 import pytest
 
 from trainyard import PyTorch
-from trainyard.tasks.training.preflight import training_problems
+from trainyard.tasks.training.preflight import _device_problems, training_problems
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def problems(project, **changes):
 
 def test_a_job_that_can_run_has_no_problems(project):
     assert problems(project) == []
-    assert problems(project, process_count_per_node=2, distributed_backend="mpi") == []
+    for backend in ("mpi", "gloo"):
+        assert problems(project, process_count_per_node=2, distributed_backend=backend) == []
 
 
 def test_an_entry_script_that_the_snapshot_leaves_out(project):
@@ -39,3 +40,29 @@ def test_more_machines_than_this_one(project):
 def test_a_target_that_is_not_known(project):
     (problem,) = problems(project, compute_target="moon")
     assert "'moon'" in problem
+
+
+def test_nccl_is_for_gpus(project):
+    (problem,) = problems(project, distributed_backend="nccl")
+    assert "use_gpu=True" in problem
+
+
+@pytest.mark.parametrize("backend", ["mpi", "gloo", "nccl"])
+def test_every_rank_on_gpus_needs_a_device_of_its_own(backend):
+    job = PyTorch(
+        source_directory=".",
+        entry_script="train.py",
+        use_gpu=True,
+        process_count_per_node=2,
+        distributed_backend=backend,
+    )
+    assert _device_problems(job, 2, has_nccl=True) == []
+    (problem,) = _device_problems(job, 1, has_nccl=True)
+    assert "process_count_per_node=2" in problem and "this machine has 1" in problem
+    without_nccl = _device_problems(job, 2, has_nccl=False)
+    assert bool(without_nccl) is (backend == "nccl")
+
+
+def test_another_torch_than_the_installed_one(project):
+    (problem,) = problems(project, framework_version="1.4")
+    assert "framework_version is '1.4', but torch " in problem

@@ -1,0 +1,298 @@
+"""Two real ranks under each launcher: who they are, how they fail, and what is left of them."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from functools import partial
+
+import psutil
+import pytest
+
+from trainyard import PyTorch, errors
+from trainyard.tasks.artifacts.products import StagedData
+from trainyard.tasks.caching.keys import StageKey
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.training import train
+from trainyard.tasks.training.failure import describe_failure
+from trainyard.tasks.training.follow import Follower
+from trainyard.tasks.training.launch import launch_spec
+from trainyard.tasks.training.snapshot import snapshot_source
+
+MULTI_RANK = ["mpi", "gloo"]
+
+JOIN = """
+import os, sys
+from trainyard import Run
+run = Run.get_context()
+if "OMPI_COMM_WORLD_RANK" in os.environ:
+    import horovod.torch as hvd
+    hvd.init()
+    barrier = hvd.barrier
+else:
+    import torch.distributed as dist
+    dist.init_process_group("gloo")
+    barrier = dist.barrier
+"""
+
+ALLOWED_CPUS = len(os.sched_getaffinity(0))
+
+
+class Ranks:
+    """Trains scripts as ranks."""
+
+    def __init__(self, root, monkeypatch):
+        self.root = root
+        self.monkeypatch = monkeypatch
+
+    def __call__(self, script, backend, processes=2, variables=None, on_tick=lambda: None, **changes):
+        """The error that ends a training, or None; ``variables`` replace those of the pipeline."""
+        source = self.root / "source"
+        source.mkdir(exist_ok=True)
+        (source / "train.py").write_text(script)
+        job = PyTorch(
+            source_directory=str(source),
+            entry_script="train.py",
+            distributed_backend=backend,
+            process_count_per_node=processes,
+            **changes,
+        )
+        context = StageContext(store_url=str(self.root / "store"), home=self.root / "home", timeout_s=120)
+        snapshot = snapshot_source(source, context.store)
+        with self.monkeypatch.context() as patches:
+            patches.setattr(train, "launch_spec", partial(_changed_launch_spec, variables or {}))
+            patches.setattr(Follower, "tick", lambda *arguments: on_tick())
+            try:
+                train.train_model(job, snapshot, StagedData(datasets=()), context, StageKey("train", {"of": script}))
+            except errors.PipelineError as error:
+                return error
+        return None
+
+    @property
+    def run(self):
+        """The newest run's directory."""
+        return max((self.root / "home" / "runs").iterdir())
+
+    @property
+    def workspace(self):
+        (folder,) = (path for path in (self.root / "home" / "work").iterdir() if path.is_dir())
+        return folder
+
+    def logs(self):
+        return [path.read_text() for path in sorted((self.run / "ranks").glob("rank-*.log"))]
+
+    def devices(self):
+        """What each rank recorded of its device."""
+        records = [_records(path) for path in sorted((self.run / "records").glob("rank-*.jsonl"))]
+        return [record["value"] for of_rank in records for record in of_rank if record["kind"] == "device"]
+
+    def pids(self):
+        return [_records(path)[0]["pid"] for path in sorted((self.run / "records").glob("rank-*.jsonl"))]
+
+
+def _changed_launch_spec(variables, *arguments):
+    spec = launch_spec(*arguments)
+    return dataclasses.replace(spec, environment={**spec.environment, **variables})
+
+
+def _records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def ranks(tmp_path, monkeypatch):
+    return Ranks(tmp_path, monkeypatch)
+
+
+def alive(run):
+    """Processes whose environment names a run, by its directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TRAINYARD_RUN_ID") == run.name:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_for(condition, seconds=15):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("backend", [None, *MULTI_RANK])
+def test_arguments_reach_every_rank_as_they_are(ranks, backend):
+    hostile = ["--log", "--n", "--", "-m", "--nproc-per-node=7", "a b", "$HOME", "it's", "-", "ü\n", "--help"]
+    script = "import sys\n" + (JOIN if backend else "") + "print(ascii(sys.argv[1:]))\n"
+    processes = 2 if backend else 1
+    error = ranks(script, backend, processes, script_params=dict.fromkeys(hostile, ""))
+    assert error is None
+    assert [ascii(hostile) in log for log in ranks.logs()] == [True] * processes
+
+
+@pytest.mark.parametrize(("backend", "processes"), [(None, 1), ("mpi", 2), ("gloo", 2)])
+@pytest.mark.parametrize("users_choice", [False, True])
+def test_torch_computes_with_this_ranks_share_of_the_cores(ranks, backend, processes, users_choice, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    script = (JOIN if backend else "") + "import torch; print('threads:', torch.get_num_threads())\n"
+    expected = max(1, ALLOWED_CPUS // processes)
+    variables = {}
+    if users_choice:  # within what this machine has: torch takes no more
+        expected = 1 if expected > 1 else min(2, ALLOWED_CPUS)
+        variables = {"OMP_NUM_THREADS": str(expected)}
+    assert ranks(script, backend, processes, environment_variables=variables) is None
+    assert [f"threads: {expected}\n" in log for log in ranks.logs()] == [True] * processes
+    assert [(each["device"], each["num_threads"]) for each in ranks.devices()] == [("cpu", expected)] * processes
+    assert all(each["model"] for each in ranks.devices())
+
+
+@pytest.mark.parametrize("backend", MULTI_RANK)
+def test_what_launchers_say_is_kept_apart_from_the_ranks_logs(ranks, backend):
+    assert ranks(JOIN + "print('from the script')\n", backend) is None
+    assert ranks.logs() == ["from the script\n"] * 2
+    assert (ranks.run / "launcher.log").read_text() == ""
+
+
+@pytest.mark.parametrize("backend", MULTI_RANK)
+@pytest.mark.parametrize(
+    ("ending", "expected", "exit_code", "words"),
+    [
+        ("raise ValueError('had enough')", errors.ScriptDefectError, 1, "ValueError: had enough\nTraceback"),
+        ("sys.exit(3)", errors.TrainingFailedError, 3, "SystemExit: 3"),
+    ],
+)
+def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(ranks, backend, ending, expected, exit_code, words):
+    script = JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n"
+    error = ranks(script, backend)
+    assert type(error) is expected
+    assert (error.rank, error.exit_code) == (1, exit_code)
+    assert "Rank 1 on" in str(error) and words in str(error)
+    assert len(ranks.logs()) == 2
+    assert alive(ranks.run) == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [("os.kill(os.getpid(), 9)", 137), ("os.kill(os.getpid(), 11)", 139), ("os._exit(7)", 7)]
+)
+@pytest.mark.parametrize("backend", MULTI_RANK)
+def test_the_launcher_ends_as_the_rank_that_could_not_speak(ranks, backend, ending, status, monkeypatch):
+    reports = []
+
+    def remember(report, *arguments):
+        reports.append(report)
+        return describe_failure(report, *arguments)
+
+    monkeypatch.setattr(train, "describe_failure", remember)
+    error = ranks(JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n", backend)
+    assert isinstance(error, errors.TrainingFailedError)
+    assert [(report.reason, report.returncode) for report in reports] == [("exited", status)]
+
+
+@pytest.mark.parametrize("victim", ["launcher", "rank"])
+@pytest.mark.parametrize("backend", MULTI_RANK)
+def test_kill_9_leaves_nothing(ranks, backend, victim):
+    """Of the launcher, and of a rank; ranks have children, and these ignore SIGTERM."""
+    child = "import signal, time; signal.signal(15, signal.SIG_IGN); open(f'up-{rank}', 'w'); time.sleep(600)"
+    script = JOIN + (
+        f"import subprocess, time\nchild = {child!r}.replace('{{rank}}', str(run.rank))\n"
+        "subprocess.Popen([sys.executable, '-c', child], start_new_session=True)\n"
+        "time.sleep(600)\n"
+    )
+    killed = []
+
+    def kill():
+        if killed or not all((ranks.workspace / f"up-{rank}").exists() for rank in range(2)):
+            return
+        (supervisor,) = [p for p in psutil.Process().children() if "supervisor.py" in " ".join(p.cmdline())]
+        (launcher,) = supervisor.children()
+        killed.append(launcher.pid if victim == "launcher" else ranks.pids()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    error = ranks(script, backend, on_tick=kill)
+    assert killed
+    assert isinstance(error, errors.TrainingFailedError)
+    assert wait_for(lambda: alive(ranks.run) == [])
+
+
+def test_torchrun_leaves_no_directories_behind(ranks, tmp_path, monkeypatch):
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    assert ranks(JOIN, "gloo") is None
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "script"),
+    [
+        ("mpi", "import horovod.torch as hvd; hvd.init(); hvd.shutdown()"),
+        ("mpi", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()"),
+        ("mpi", "from mpi4py.MPI import COMM_WORLD"),
+        ("gloo", "import torch.distributed as dist; dist.init_process_group('gloo'); dist.destroy_process_group()"),
+        ("gloo", "from torch.distributed import init_process_group as join; join('gloo')"),
+        (
+            "gloo",
+            "import os\nimport torch.distributed.rpc as rpc\n"
+            "rpc.init_rpc('w' + os.environ['RANK'], rank=int(os.environ['RANK']), world_size=2); rpc.shutdown()",
+        ),
+    ],
+)
+def test_ranks_that_joined_each_other(ranks, backend, script):
+    error = ranks(script, backend)
+    assert error is None, ranks.logs()
+
+
+@pytest.mark.parametrize(
+    ("backend", "script"),
+    [
+        ("mpi", "import torch, horovod.torch, torch.distributed"),
+        ("mpi", "from mpi4py import MPI; MPI.Get_library_version()"),
+        ("gloo", "import torch.distributed"),
+        ("gloo", "from mpi4py import MPI; MPI.Get_library_version()"),
+    ],
+)
+def test_ranks_that_never_joined_each_other(ranks, backend, script):
+    error = ranks(script, backend)
+    assert type(error) is errors.NeverJoinedError
+    assert "each of the 2 trained alone" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"TRAINYARD_WORLD_SIZE": "3"}, "expected 3 ranks, found 2"),
+        ({"TRAINYARD_LOCAL_SIZE": "1", "TRAINYARD_NODE_COUNT": "2"}, "expected 1 ranks on this host, found 2"),
+    ],
+)
+@pytest.mark.parametrize("backend", MULTI_RANK)
+def test_a_world_that_was_not_asked_for_is_refused(ranks, backend, asked, words):
+    error = ranks("print('must not run')", backend, variables=asked)
+    assert type(error) is errors.WorldSizeError
+    assert words in str(error)
+    assert not any("must not run" in log for log in ranks.logs())
+
+
+def test_mpi_is_asked_for_the_placement_whatever_the_variables_say(ranks):
+    error = ranks("", "mpi", variables={"TRAINYARD_NODE_COUNT": "2"})
+    assert type(error) is errors.WorldSizeError
+    assert "MPI says: expected 2 hosts, found 1" in str(error)
+
+
+@pytest.mark.parametrize("backend", MULTI_RANK)
+def test_models_that_differ_are_found(ranks, backend):
+    script = JOIN + (
+        "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
+        "model = nn.Linear(3, 2)\nrun.assert_in_sync(model)\nprint('in sync')\n"
+        "model.bias.data += run.rank\nrun.assert_in_sync(model, name='drifted')\n"
+    )
+    error = ranks(script, backend)
+    assert type(error) is errors.ScriptDefectError
+    assert "assert_in_sync('drifted'): of 2 ranks, these differ from rank 0: 1." in str(error)
+    assert "parameter 'bias' (float32 [2])" in str(error)
+    assert [log.startswith("in sync\n") for log in ranks.logs()] == [True, True]

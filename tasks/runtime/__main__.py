@@ -1,12 +1,11 @@
 """One rank's life: ``python -m trainyard.tasks.runtime ENTRY_SCRIPT [ARGUMENT ...]``.
 
-Sends output to the rank's own log file, joins the MPI world and checks its size, runs the script as ``__main__``
+Forks the rank from its keeper, sends output to the rank's own log file, joins the MPI world and checks its size, runs the script as ``__main__``
 with its own argv and import path (and a stand-in for ``azureml.core`` where that is not installed), and on failure
 leaves a report that names the line and ends the whole job.
 """
 
 import faulthandler
-import json
 import os
 import runpy
 import signal
@@ -18,8 +17,8 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from trainyard.tasks.runtime import azureml_compat
-from trainyard.tasks.runtime.ranks import Rank, failure_file, log_file
-from trainyard.tasks.runtime.supervisor import die_with_parent
+from trainyard.tasks.runtime.keeper import fork_rank
+from trainyard.tasks.runtime.ranks import Rank, failure_file, log_file, write_json
 
 REPORTS_DIRECTORY_VARIABLE = "TRAINYARD_RANKS_DIR"
 WORLD_SIZE_VARIABLE = "TRAINYARD_WORLD_SIZE"
@@ -31,9 +30,9 @@ def main(argv: list[str]) -> None:
     Args:
         argv: The script's path and its arguments.
     """
-    die_with_parent(signal.SIGKILL)
     directory = Path(os.environ[REPORTS_DIRECTORY_VARIABLE])
     rank = Rank.from_environment(os.environ)
+    fork_rank(directory, rank)
     _send_output_to(log_file(directory, rank.rank))
     try:
         _join_world(rank)
@@ -54,6 +53,7 @@ def _send_output_to(path: Path) -> None:
     os.dup2(fd, 2)
     os.close(fd)
     faulthandler.enable()  # a crash in native code leaves a stack in the log
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked for where a run makes no progress
 
 
 def _join_world(rank: Rank) -> None:
@@ -112,10 +112,7 @@ def _fail(directory: Path, rank: Rank, error: BaseException, exit_code: int) -> 
         "traceback": text,
         "time": time.time(),
     }
-    path = failure_file(directory, rank.rank)
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(report))
-    scratch.replace(path)
+    write_json(failure_file(directory, rank.rank), report)
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and rank.world_size > 1:
         time.sleep(0.2)  # lets a rank that failed at the same moment leave its report too

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.launchers.command import LaunchSpec
@@ -32,7 +33,11 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
             **inputs,
             **run.environment(),
         }
-        | {"TRAINYARD_WORLD_SIZE": str(estimator.world_size), "PYTHONSAFEPATH": "1"},
+        | {
+            "TRAINYARD_WORLD_SIZE": str(estimator.world_size),
+            "TRAINYARD_STOP_GRACE_S": str(Settings().stop_grace_s),
+            "PYTHONSAFEPATH": "1",
+        },
         process_count_per_node=estimator.process_count_per_node,
         node_count=estimator.node_count,
         num_cpus=len(os.sched_getaffinity(0)),

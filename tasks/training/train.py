@@ -12,6 +12,7 @@ from trainyard.tasks.errors import WorldSizeError
 from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
@@ -67,8 +68,9 @@ def train_model(
     if error is not None:
         keep_failed_run(run, context)
         raise error
-    if report.leftovers:
-        log.warning("Ended %d processes that the script had left running.", report.leftovers)
+    leftovers = report.leftovers + num_leftovers(run.ranks)
+    if leftovers:
+        log.warning("Ended %d processes that the script had left running.", leftovers)
     return TrainedRun(
         run_id=run.run_id,
         source=source,

@@ -53,6 +53,7 @@ def fork_rank(directory: Path, rank: Rank) -> None:
     if child:
         Keeper(child, stub, directory, rank).keep()
     die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the runtime has a handler for it
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

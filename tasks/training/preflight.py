@@ -60,7 +60,6 @@ def _container_problems(estimator: PyTorch) -> list[str]:
 
 NOT_AVAILABLE = (
     *("framework_version", "pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),
-    *("stall_timeout_s", "resume_from"),
 )
 
 

@@ -21,6 +21,7 @@ from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.run_directory import RunDirectory, workspace_lock
+from trainyard.tasks.training.stall import StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def train_model(
 
     Raises:
         TrainingFailedError: A rank ended badly; another attempt may help.
+        TrainingStalledError: The ranks wrote nothing for too long; another attempt may help.
         ScriptDefectError: The script cannot run as it is.
         TrainingTimeoutError: The deadline passed.
         WorldSizeError: The ranks do not form the world that was asked for.
@@ -60,11 +62,15 @@ def train_model(
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
         job = launcher.start(command, log_path=run.launcher_log, grace_s=Settings().stop_grace_s, held=lock)
-        follower = Follower(run, on_progress)
-        report = job.wait(follower.tick)
+        follower = Follower(run, on_progress, StallWatch(run, estimator.stall_timeout_s))
+        report = job.wait(lambda: follower.tick(job))
         follower.finish()
         run.keep_workspace()
-    error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
+    error = (
+        follower.stalled_error(estimator.world_size)
+        or describe_failure(report, run.path, command.timeout_s)
+        or _missing_ranks(run, estimator.world_size)
+    )
     if error is not None:
         keep_failed_run(run, context)
         raise error

@@ -79,6 +79,26 @@ def test_a_rank_that_fails_never_leaves_the_others_waiting(train, end, others):
     assert time.monotonic() - started < 120  # they would wait for 600
 
 
+@pytest.mark.parametrize("end", ["collective", "native-call", "deaf", "data-loader"])
+def test_a_run_that_stalls_is_stopped_and_says_where_each_rank_was(train, home, end):
+    """Rank 0 alone enters an allreduce that rank 1 never joins, or sits in a C call that holds the interpreter."""
+    with pytest.raises(errors.TrainingStalledError) as raised:
+        train({"--end": end, "--rank": 0, "--others": "wait"}, stall_timeout_s=15, **TWO_RANKS)
+    message = str(raised.value)
+    first, second = [line for line in message.splitlines() if line.startswith("  rank ")]
+    inside = {"native-call": "in native_call", "data-loader": "in data_loader"}.get(end, f"in {end}")
+    assert first.startswith("  rank 0: File ") and (inside in first or "multiprocessing" in first), message
+    assert "in <lambda>" in second
+    (run,) = (home / "runs").iterdir()
+    for rank in (0, 1):
+        assert "most recent call first" in (run / "ranks" / f"rank-{rank:05d}.log").read_text()
+
+
+def test_a_run_that_stalls_in_one_process(train):
+    with pytest.raises(errors.TrainingStalledError, match=r"rank 0: File .* in native_call"):
+        train({"--end": "native-call"}, stall_timeout_s=5)
+
+
 CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
 
 

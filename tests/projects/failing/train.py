@@ -82,6 +82,7 @@ ENDS = {
 
 print(f"rank {rank} begins", flush=True)
 if arguments.child:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", arguments.mark])
     command = [sys.executable, "-c", STUBBORN, arguments.mark]
     subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE).stdout.readline()
 if rank == arguments.rank:

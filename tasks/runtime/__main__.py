@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from trainyard.tasks.runtime import azureml_compat
+from trainyard.tasks.runtime.argv import unshielded
 from trainyard.tasks.runtime.keeper import fork_rank
 from trainyard.tasks.runtime.ranks import Rank, failure_file, log_file, write_json
 
@@ -84,7 +85,7 @@ def _describe(rank: Rank) -> None:
 
 def _run_script(argv: list[str]) -> None:
     script = argv[0]
-    sys.argv = list(argv)
+    sys.argv = [script, *map(unshielded, argv[1:])]
     # As for ``python script``: its directory comes first. Where there is no safe path (Python 3.10), ``-m`` has put
     # the working directory there; on PYTHONPATH it is the user's own wish.
     rest = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]

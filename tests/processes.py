@@ -22,7 +22,9 @@ def marked(mark):
     found = []
     for process in psutil.process_iter():
         try:
-            words = process.cmdline() + Path(f"/proc/{process.pid}/environ").read_bytes().decode(errors="replace").split("\0")
+            words = process.cmdline() + Path(f"/proc/{process.pid}/environ").read_bytes().decode(
+                errors="replace"
+            ).split("\0")
             if process.status() != psutil.STATUS_ZOMBIE and any(mark in word for word in words):
                 found.append(process)
         except (psutil.Error, OSError):

@@ -66,7 +66,7 @@ class ArtifactStore:
 
         Args:
             files: Path in the tree (forward slashes) to local file. Bytes of a name that are not UTF-8 are written
-                as ``\\xff`` in the tree.
+                as a backslash and their hexadecimal digits.
 
         Raises:
             InvalidInputError: Two names would be the same when written so.

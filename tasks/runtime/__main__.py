@@ -1,8 +1,8 @@
 """One rank's life: ``python -m trainyard.tasks.runtime ENTRY_SCRIPT [ARGUMENT ...]``.
 
-Forks the rank from its keeper, sends output to the rank's own log file, joins the MPI world and checks its size, runs the script as ``__main__``
-with its own argv and import path (and a stand-in for ``azureml.core`` where that is not installed), and on failure
-leaves a report that names the line and ends the whole job.
+Forks the rank from its keeper, sends output to the rank's own log file, joins the MPI world and checks its size, runs
+the script as ``__main__`` with its own argv and import path (and a stand-in for ``azureml.core`` where that is not
+installed), and on failure leaves a report that names the line and ends the whole job.
 """
 
 import faulthandler

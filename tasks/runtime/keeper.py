@@ -1,4 +1,6 @@
-"""What stands between a launcher and a rank, so that a rank that dies is still heard, and leaves nothing behind::
+"""What stands between a launcher and a rank, so that a rank that dies is still heard, and leaves nothing behind.
+
+::
 
     launcher ── stub ── keeper ── rank ── whatever the script starts
 

@@ -175,7 +175,9 @@ class Run:
                 shutil.copyfile(path, scratch)
 
     def checkpoint(self, name: str) -> AbstractContextManager[Path]:
-        """Write a checkpoint that appears whole under its name, on disk, or not at all::
+        """Write a checkpoint that appears whole under its name, on disk, or not at all.
+
+        ::
 
             with run.checkpoint("epoch-3.pt") as path:
                 torch.save(state, path)

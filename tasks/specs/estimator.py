@@ -107,6 +107,15 @@ class PyTorch(Spec):
             raise ValueError(f"{', '.join(map(repr, broken))}: no program can be given a NUL character")
         return value
 
+    @field_validator("source_directory")
+    @classmethod
+    def _refuse_unknown_user(cls, value: str) -> str:
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError(f"{value!r}: this machine knows no such user") from None
+        return value
+
     @field_validator("entry_script")
     @classmethod
     def _entry_script_is_inside(cls, value: str) -> str:

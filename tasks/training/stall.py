@@ -36,12 +36,10 @@ class StallWatch:
         clock: Seconds that only grow.
     """
 
-    def __init__(
-        self, run: RunDirectory, timeout_s: float | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, run: RunDirectory, timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.timeout_s = timeout_s
-        self._places = (run.ranks, run.records, run.launcher_log, run.checkpoints)
-        self._places += (run.workspace / "outputs", run.workspace / "logs")
+        script = (run.workspace / "outputs", run.workspace / "logs")
+        self._places = (run.ranks, run.records, run.launcher_log, run.checkpoints, *script)
         self._clock = clock
         self._look_s = min(max((timeout_s or 0) / 10, LOOK_S[0]), LOOK_S[1])
         self._looked_at = self._changed_at = clock()

@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.processes import describe, marked, wait_for
@@ -26,12 +28,13 @@ LIMIT_S = 15
 
 
 @pytest.fixture
-def mark(tmp_path):
+def mark():
     """In the environment of everything that a test starts; what is left of it is ended after the test."""
-    mark = f"trainyard-orphans-{tmp_path.name}"
+    mark = f"trainyard-orphans-{uuid.uuid4().hex}"
     yield mark
     for process in marked(mark):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def estimator(launched, mark):
@@ -79,7 +82,7 @@ STOPS = {
     "sigterm": lambda flow, processes: flow.send_signal(signal.SIGTERM),
     "kill-flow": lambda flow, processes: flow.kill(),
     "kill-supervisor": lambda flow, processes: one(processes, "supervisor.py").kill(),
-    "kill-mpirun": lambda flow, processes: one(processes, "mpirun").kill(),
+    "kill-mpirun": lambda flow, processes: one(processes, "supervisor.py").children()[0].kill(),
     "kill-rank": lambda flow, processes: a_rank(processes).kill(),
     "kill-keeper": lambda flow, processes: a_rank(processes).parent().kill(),
     "kill-stub": lambda flow, processes: a_rank(processes).parent().parent().kill(),
@@ -125,9 +128,8 @@ def deployed(prefect_server):
 
     from trainyard import training_pipeline
 
-    with get_client(sync_client=True) as client:
-        with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name="orphans", type="process"))
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name="orphans", type="process"))
 
     def run(parameters, **job_variables):
         deployment = training_pipeline.to_deployment(
@@ -142,16 +144,15 @@ def deployed(prefect_server):
     return run
 
 
-def cancel(run, worker):
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "flow-run", "cancel", str(run.id)], capture_output=True, text=True
-    )
+def cancel(run, worker, env):
+    command = [sys.executable, "-m", "prefect", "flow-run", "cancel", str(run.id)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 WORKER_STOPS = {
     "cancel": cancel,
-    "kill-worker": lambda run, worker: worker.kill(),
+    "kill-worker": lambda run, worker, env: worker.kill(),
 }
 
 
@@ -171,7 +172,7 @@ def test_a_run_on_a_worker(prefect_server, deployed, home, tmp_path, mark, stop,
     try:
         run = deployed({"estimator": estimator("mpi", mark), "export": None}, **job_variables)
         assert wait_for(lambda: len(of_run()) >= PROCESSES["mpi"], 180), describe(of_run()) + log.read_text()
-        WORKER_STOPS[stop](run, worker)
+        WORKER_STOPS[stop](run, worker, {**os.environ, "PREFECT_API_URL": prefect_server})
         limit_s = LIMIT_S + (5 if stop == "cancel" else 0)  # and the worker's poll for cancellations
         assert wait_for(lambda: not of_run(), limit_s), describe(of_run())
     finally:

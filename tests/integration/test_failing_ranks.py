@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def train(home, tmp_path):
     """Train the failing project to its end; keyword arguments are the script's, or the estimator's."""
     project = shutil.copytree(PROJECT, tmp_path / "failing")
     context = StageContext(store_url=str(tmp_path / "store"), home=home)
-    mark = f"trainyard-failing-{tmp_path.name}"
+    mark = f"trainyard-failing-{uuid.uuid4().hex}"
 
     def run(params=None, **changes):
         estimator = PyTorch(

@@ -1,4 +1,4 @@
-"""Arguments, names and values as hostile as the system allows reach the script as they are; secrets reach nobody else."""
+"""Hostile arguments, names and values reach the script as they are; values of the environment reach nobody else."""
 
 import json
 import logging
@@ -59,7 +59,9 @@ def test_arguments_and_values_arrive_as_they_are(project, home, tmp_path, topolo
 
 
 @pytest.mark.parametrize("topology", [{}, MPI], ids=["single", "mpi"])
-@pytest.mark.parametrize("script", ["-x.py", "a b.py", "ünï.py", "$(touch hacked).py", "line\nbreak.py", ":", "it's.py"])
+@pytest.mark.parametrize(
+    "script", ["-x.py", "a b.py", "ünï.py", "$(touch hacked).py", "line\nbreak.py", ":", "it's.py"]
+)
 def test_entry_scripts_of_any_name(project, home, tmp_path, topology, script):
     (project / "train.py").rename(project / script)
     for rank in train(project, home, tmp_path / "store", script, **topology):

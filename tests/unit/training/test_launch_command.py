@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from trainyard.tasks.runtime.argv import unshielded
 from trainyard.tasks.training.launchers.choose import build_launch_command
 from trainyard.tasks.training.launchers.command import LaunchSpec
 
@@ -87,3 +88,12 @@ def test_the_users_thread_count_is_kept():
 def test_gpus_are_hidden_unless_asked_for():
     assert build_launch_command(spec()).env["CUDA_VISIBLE_DEVICES"] == ""
     assert "CUDA_VISIBLE_DEVICES" not in build_launch_command(spec(use_gpu=True)).env
+
+
+@pytest.mark.parametrize(
+    ("argument", "given"), [(":", "\\:"), ("\\:", "\\\\:"), ("a:b", "a:b"), ("::", "::"), ("\\", "\\"), ("", "")]
+)
+def test_an_argument_that_mpirun_would_split_at_is_shielded(argument, given):
+    command = build_launch_command(spec(distributed_backend="mpi", arguments=(argument,)))
+    assert command.argv[-1] == given
+    assert unshielded(given) == argument

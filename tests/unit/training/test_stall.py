@@ -30,8 +30,10 @@ def write(path):
 
 @pytest.mark.parametrize(
     "place",
-    ["run/ranks/rank-00001.log", "run/records/rank-00000.jsonl", "run/launcher.log", "checkpoints/a/b.pt"]
-    + ["work/outputs/deep/model.pt", "work/logs/events"],
+    [
+        *("run/ranks/rank-00001.log", "run/records/rank-00000.jsonl", "run/launcher.log"),
+        *("checkpoints/a/b.pt", "work/outputs/deep/model.pt", "work/logs/events"),
+    ],
 )
 def test_whatever_the_run_writes_is_progress(run, tmp_path, place):
     clock = Clock()

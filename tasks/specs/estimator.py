@@ -184,7 +184,10 @@ def as_reference(value: Datastore | DataReference) -> DataReference:
 
 def source_problems(source_directory: str, entry_script: str) -> list[str]:
     """What is wrong with a source directory and entry script on this machine, one sentence each."""
-    source = Path(source_directory).expanduser()
+    try:
+        source = Path(source_directory).expanduser()
+    except RuntimeError:
+        return [f"source_directory {source_directory!r}: this machine knows no such user"]
     if not source.is_dir():
         what = "is a file, not a directory" if source.exists() else "does not exist"
         return [f"source_directory {source_directory!r} {what} (looked in {Path.cwd()})"]

@@ -8,7 +8,8 @@
     │   ├── ObjectChangedError          an object was overwritten while it was being read
     │   ├── ArtifactDamagedError        a stored artifact is missing, or its bytes are not those of its digest
     │   ├── PrefectUnavailableError     the Prefect server does not answer
-    │   └── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
+    │   ├── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
+    │   └── TrainingStalledError        training wrote nothing for too long: often a peer that was lost
     └── PermanentError                  the same attempt would fail again: never retried
         ├── InvalidInputError           what the user asked for cannot run; lists every problem found
         ├── StorageNotFoundError        no such bucket, object or prefix
@@ -77,6 +78,10 @@ class TrainingFailedError(TransientError):
 
     rank: int | None = None
     exit_code: int | None = None
+
+
+class TrainingStalledError(TransientError):
+    """Training made no progress for too long and was stopped; another attempt goes on from the last checkpoint."""
 
 
 class InvalidInputError(PermanentError):

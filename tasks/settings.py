@@ -26,7 +26,10 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _anchor_home(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+        try:
+            return home.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError(f"{str(home)!r}: this machine knows no such user") from None
 
     @property
     def store_url(self) -> str:

@@ -58,7 +58,7 @@ class TrainedRun(Spec):
     """Number of ranks."""
 
     resumed: bool
-    """Whether a checkpoint of an earlier attempt was there when training started."""
+    """Whether there was a checkpoint to go on from: of an earlier attempt, or one to resume from."""
 
 
 class CollectedMetrics(Spec):

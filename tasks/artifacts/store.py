@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
-from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
+from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, StorageNotFoundError
 
 
 class ArtifactStore:
@@ -65,10 +65,14 @@ class ArtifactStore:
         """Store local files as one tree.
 
         Args:
-            files: Path in the tree (forward slashes) to local file.
+            files: Path in the tree (forward slashes) to local file. Bytes of a name that are not UTF-8 are written
+                as a backslash and their hexadecimal digits.
+
+        Raises:
+            InvalidInputError: Two names would be the same when written so.
         """
         entries = []
-        for relative, path in sorted(files.items()):
+        for relative, path in sorted(_as_text(files).items()):
             ref = self.put_file(path)
             executable = os.access(path, os.X_OK)
             entries.append(TreeEntry(path=relative, sha256=ref.sha256, num_bytes=ref.num_bytes, executable=executable))
@@ -201,6 +205,18 @@ class ArtifactStore:
             raise _missing(sha256, self.url) from error
         if hasher.hexdigest() != sha256:
             raise _damaged(sha256, hasher.hexdigest(), self.url)
+
+
+def _as_text(files: Mapping[str, Path]) -> dict[str, Path]:
+    """Names that any system can write; Linux's may hold any bytes, which Python reads as lone surrogates."""
+    named = {name.encode(errors="surrogateescape").decode(errors="backslashreplace"): p for name, p in files.items()}
+    if len(named) < len(files):
+        odd = sorted(name for name in files if name not in named)
+        raise InvalidInputError(
+            f"The file names {odd!r} are not UTF-8, and what they would be kept as is the name of other files; rename "
+            "them."
+        )
+    return named
 
 
 def _safe_relative(path: str) -> PurePosixPath:

@@ -15,7 +15,7 @@ from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
 from trainyard.tasks.caching.records import Product, read_product, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
-from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
+from trainyard.tasks.errors import ArtifactDamagedError, StageTimeoutError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import CacheMode, StageName
 from trainyard.tasks.specs.spec import Spec
@@ -130,7 +130,7 @@ def run_stage(
         PipelineError: What ``work`` raises.
     """
     key = stage.key(components)
-    with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock"):
+    with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock", context.timeout_s):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
             context.note(stage.name, "cached", key)
@@ -166,15 +166,26 @@ def _result(
 
 
 @contextmanager
-def _single_flight(path: Path) -> Iterator[None]:
+def _single_flight(path: Path, timeout_s: float | None) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         log.info("Another run is making the same result; waiting for it.")
-        lock.acquire()
+        _wait_for(lock, timeout_s)
     try:
         yield
     finally:
         lock.release()
+
+
+def _wait_for(lock: FileLock, timeout_s: float | None) -> None:
+    """No longer than an attempt may take; for a stage that Prefect does not interrupt."""
+    try:
+        lock.acquire(timeout=-1 if timeout_s is None else timeout_s)
+    except Timeout:
+        raise StageTimeoutError(
+            f"Another run has been making the same result for more than {timeout_s:g} seconds, the time limit of this "
+            "stage. Wait for it and run again, which reuses its result, or set a longer StagePolicy.timeout_s."
+        ) from None

@@ -1,12 +1,12 @@
 """One rank's life: ``python -m trainyard.tasks.runtime ENTRY_SCRIPT [ARGUMENT ...]``.
 
-Sends output to the rank's own log file, checks the size and placement of the world, runs the script as ``__main__``
-with its own argv and import path (and a stand-in for ``azureml.core`` where that is not installed), sees that it
-joined the other ranks, and on failure leaves a report that names the line and ends the whole job.
+Forks the rank from its keeper, sends output to the rank's own log file, checks the size and placement of the world,
+runs the script as ``__main__`` with its own argv and import path (and a stand-in for ``azureml.core`` where that is not
+installed), sees that it joined the other ranks, and on failure leaves a report that names the line and ends the whole
+job.
 """
 
 import faulthandler
-import json
 import os
 import runpy
 import signal
@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from trainyard.tasks.runtime import azureml_compat
+from trainyard.tasks.runtime.argv import unshielded
 from trainyard.tasks.runtime.devices import device_in_use
 from trainyard.tasks.runtime.joining import JoinWatch, check_joined
-from trainyard.tasks.runtime.ranks import RANKS_DIRECTORY_VARIABLE, Rank, failure_file, log_file
+from trainyard.tasks.runtime.keeper import fork_rank
+from trainyard.tasks.runtime.ranks import RANKS_DIRECTORY_VARIABLE, Rank, failure_file, log_file, write_json
 from trainyard.tasks.runtime.run import Run
-from trainyard.tasks.runtime.supervisor import die_with_parent
 from trainyard.tasks.runtime.world import check_world
 
 
@@ -32,9 +33,9 @@ def main(argv: list[str]) -> None:
     Args:
         argv: The script's path and its arguments.
     """
-    die_with_parent(signal.SIGKILL)
     directory = Path(os.environ[RANKS_DIRECTORY_VARIABLE])
     rank = Rank.from_environment(os.environ)
+    fork_rank(directory, rank)
     _send_output_to(log_file(directory, rank.rank))
     watch = JoinWatch()
     try:
@@ -58,6 +59,7 @@ def _send_output_to(path: Path) -> None:
     os.dup2(fd, 2)
     os.close(fd)
     faulthandler.enable()  # a crash in native code leaves a stack in the log
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # asked for where a run makes no progress
 
 
 def _run_to_a_good_end(argv: list[str]) -> None:
@@ -71,7 +73,7 @@ def _run_to_a_good_end(argv: list[str]) -> None:
 
 def _run_script(argv: list[str]) -> None:
     script = argv[0]
-    sys.argv = list(argv)
+    sys.argv = [script, *map(unshielded, argv[1:])]
     # As for ``python script``: its directory comes first. Where there is no safe path (Python 3.10), ``-m`` has put
     # the working directory there; on PYTHONPATH it is the user's own wish.
     rest = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
@@ -99,10 +101,7 @@ def _fail(directory: Path, rank: Rank, error: BaseException, exit_code: int) -> 
         "traceback": text,
         "time": time.time(),
     }
-    path = failure_file(directory, rank.rank)
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(report))
-    scratch.replace(path)
+    write_json(failure_file(directory, rank.rank), report)
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and rank.world_size > 1:
         time.sleep(0.2)  # lets a rank that failed at the same moment leave its report too

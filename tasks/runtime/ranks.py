@@ -1,9 +1,12 @@
 """Who this process is among the ranks, and the files that each rank keeps."""
 
+import json
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RANKS_DIRECTORY_VARIABLE = "TRAINYARD_RANKS_DIR"
 
@@ -50,3 +53,20 @@ def log_file(directory: Path, rank: int) -> Path:
 def failure_file(directory: Path, rank: int) -> Path:
     """Where a rank that fails says why."""
     return directory / f"rank-{rank:05d}.failure.json"
+
+
+def process_file(directory: Path, rank: int) -> Path:
+    """Which process a rank is: ``{"rank": 0, "host": "node1", "pid": 4711}``."""
+    return directory / f"rank-{rank:05d}.process.json"
+
+
+def exit_file(directory: Path, rank: int) -> Path:
+    """How a rank's process ended, by its keeper: status or signal, and whether it had been asked to stop."""
+    return directory / f"rank-{rank:05d}.exit.json"
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a small file that appears whole, or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch.write_text(json.dumps(value))
+    scratch.replace(path)

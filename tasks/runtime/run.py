@@ -14,10 +14,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from trainyard.tasks.runtime.checkpoints import checkpoint_directory, writing_checkpoint
 from trainyard.tasks.runtime.ranks import Rank
 from trainyard.tasks.runtime.records import METRICS_DIRECTORY_VARIABLE, records_file
 
@@ -199,6 +200,24 @@ class Run:
     def log_device(self, facts: Mapping[str, Any]) -> None:
         """Note what this rank has computed on; done for every script at its end."""
         self._record("device", str(facts["device"]), dict(facts))
+
+    def checkpoint(self, name: str) -> AbstractContextManager[Path]:
+        """Write a checkpoint that appears whole under its name, on disk, or not at all.
+
+        ::
+
+            with run.checkpoint("epoch-3.pt") as path:
+                torch.save(state, path)
+
+        Args:
+            name: Path below ``TRAINYARD_CHECKPOINT_DIR`` (by hand, below ``outputs/checkpoints``). One that is there
+                is replaced. Ranks that write at once need names of their own.
+
+        Raises:
+            ValueError: The name would lie outside the directory.
+            FileNotFoundError: The block wrote nothing.
+        """
+        return writing_checkpoint(checkpoint_directory(os.environ), name)
 
     def tag(self, key: str, value: str | None = None) -> None:
         """Attach a word, or a key and a value, to the run."""

@@ -29,6 +29,7 @@ PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.05
 KILL_WAIT_S = 5.0
 RESCANS = 20
+LEFTOVER_GRACE_S = 1.0
 
 _stop_requested: list[str] = []
 
@@ -43,6 +44,11 @@ def prctl(option: int, value: int) -> bool:
 def die_with_parent(signum: int) -> None:
     """Ask the kernel to signal this process when its parent ends."""
     prctl(PR_SET_PDEATHSIG, signum)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what descendants leave behind."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def descendants(root: int) -> list[int]:
@@ -96,7 +102,7 @@ def supervise(
         ``parent-lost``), ``seconds``, and ``leftovers``: processes that were still there after the command.
     """
     parent = os.getppid()
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     started = time.monotonic()
     child = subprocess.Popen(
         argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with_parent(signal.SIGTERM)
@@ -105,7 +111,7 @@ def supervise(
     reason = _wait(child, parent, deadline)
     if reason != "exited":
         _ask_to_stop(child, grace_s)
-    leftovers = _end_all(first_signal=signal.SIGTERM if reason == "exited" else signal.SIGKILL)
+    leftovers = end_descendants(signal.SIGTERM if reason == "exited" else signal.SIGKILL)
     return {
         "returncode": child.wait(),
         "reason": reason,
@@ -116,6 +122,7 @@ def supervise(
 
 def _wait(child: "subprocess.Popen[bytes]", parent: int, deadline: float | None) -> str:
     while child.poll() is None:
+        _reap_adopted(child.pid)
         if _stop_requested:
             return "stopped"
         if os.getppid() != parent or _stdin_closed():
@@ -141,18 +148,34 @@ def _ask_to_stop(child: "subprocess.Popen[bytes]", grace_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def _end_all(first_signal: int) -> int:
+def end_descendants(first_signal: int) -> int:
     """End every process below this one; how many there were."""
     left = descendants(os.getpid())
-    signum, until = first_signal, time.monotonic() + KILL_WAIT_S
-    alive = left
-    while alive and time.monotonic() < until:
-        for pid in alive:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signum)
+    started = time.monotonic()
+    alive = _signal_all(left, first_signal)
+    while alive and time.monotonic() < started + KILL_WAIT_S:
         time.sleep(POLL_S)
-        alive, signum = descendants(os.getpid()), signal.SIGKILL
+        alive = descendants(os.getpid())
+        if first_signal == signal.SIGKILL or time.monotonic() > started + LEFTOVER_GRACE_S:
+            _signal_all(alive, signal.SIGKILL)
     return len(left)
+
+
+def _signal_all(pids: list[int], signum: int) -> list[int]:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signum)
+    return pids
+
+
+def _reap_adopted(child: int) -> None:
+    """Bury the dead that this process has adopted; the status of its own child is left for it to read."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead is None or dead.si_pid == child:
+                return
+            os.waitpid(dead.si_pid, os.WNOHANG)
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:

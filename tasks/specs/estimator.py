@@ -108,6 +108,15 @@ class PyTorch(Spec):
             raise ValueError(f"{', '.join(map(repr, broken))}: no program can be given a NUL character")
         return value
 
+    @field_validator("source_directory")
+    @classmethod
+    def _refuse_unknown_user(cls, value: str) -> str:
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError(f"{value!r}: this machine knows no such user") from None
+        return value
+
     @field_validator("entry_script")
     @classmethod
     def _entry_script_is_inside(cls, value: str) -> str:
@@ -176,7 +185,10 @@ def as_reference(value: Datastore | DataReference) -> DataReference:
 
 def source_problems(source_directory: str, entry_script: str) -> list[str]:
     """What is wrong with a source directory and entry script on this machine, one sentence each."""
-    source = Path(source_directory).expanduser()
+    try:
+        source = Path(source_directory).expanduser()
+    except RuntimeError:
+        return [f"source_directory {source_directory!r}: this machine knows no such user"]
     if not source.is_dir():
         what = "is a file, not a directory" if source.exists() else "does not exist"
         return [f"source_directory {source_directory!r} {what} (looked in {Path.cwd()})"]

@@ -1,10 +1,8 @@
 """From a run that ended badly to the error that says which rank failed first, and why."""
 
-import json
-import signal
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
 
 from trainyard.tasks.errors import (
     NeverJoinedError,
@@ -14,6 +12,8 @@ from trainyard.tasks.errors import (
     TrainingTimeoutError,
     WorldSizeError,
 )
+from trainyard.tasks.runtime.ranks import log_file
+from trainyard.tasks.training.endings import RankEnding, bad_endings, signal_name
 from trainyard.tasks.training.process import ExitReport
 from trainyard.tasks.training.rank_logs import last_lines
 
@@ -37,6 +37,19 @@ WORLD_ERRORS: Mapping[str, type[WorldSizeError]] = {
     "NeverJoinedError": NeverJoinedError,
 }
 WRONG_ARGUMENTS = 2  # argparse and click exit with this status
+LAST_LINES = 25
+OURS = re.compile(r'\s*File "(<frozen runpy>|.*/tasks/runtime/__main__\.py|.*/mpi4py/(run|__main__)\.py)"')
+"""What a stack that native code left in a log has below the script's first frame."""
+
+SIGNALS = {
+    "SIGABRT": "which a native library raises when it gives up (abort)",
+    "SIGBUS": "a fault in memory: often a full /dev/shm, or a mapped file that was cut short",
+    "SIGFPE": "an arithmetic fault in native code",
+    "SIGILL": "an instruction that this processor does not have: a library built for another one",
+    "SIGSEGV": "a fault in native code (segmentation fault)",
+    "SIGXCPU": "the limit of processor time (ulimit -t)",
+    "SIGXFSZ": "the limit of file size (ulimit -f)",
+}
 
 
 def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float | None) -> PipelineError | None:
@@ -54,40 +67,75 @@ def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float |
             "last one."
         )
     ranks = run_directory / "ranks"
-    failures = _failures(ranks)
-    if failures:
-        return _rank_error(failures[0], len(failures), ranks)
+    endings = bad_endings(ranks)
+    if endings:
+        return _rank_error(endings, ranks)
     if report.reason == "exited" and report.returncode == 0:
         return None
     return _launcher_error(report, run_directory)
 
 
-def _failures(ranks: Path) -> list[dict[str, Any]]:
-    """Failure reports, the first to fail first."""
-    reports = [json.loads(path.read_bytes()) for path in ranks.glob("rank-*.failure.json")]
-    return sorted(reports, key=lambda report: float(report["time"]))
+def _rank_error(endings: list[RankEnding], ranks: Path) -> PipelineError:
+    first = endings[0]
+    log = log_file(ranks, first.rank)
+    message = f"Rank {first.rank} on {first.host} failed first{_others(endings)}: {_how(first, log)}"
+    error = _error_type(first)
+    return error(f"{message}\nFull log of the rank: {log}", rank=first.rank, exit_code=first.exit_code)
 
 
-def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path) -> PipelineError:
-    rank, exit_code = int(first["rank"]), int(first["exit_code"])
-    others = "" if num_failed == 1 else f" ({num_failed - 1} more failed after it)"
-    log = ranks / f"rank-{rank:05d}.log"
-    if first["error_type"] in WORLD_ERRORS:
-        return WORLD_ERRORS[first["error_type"]](f"Rank {rank} on {first['host']}: {first['message']}.\nLogs: {ranks}")
-    message = (
-        f"Rank {rank} on {first['host']} failed first{others}: {first['error_type']}: {first['message']}\n"
-        f"{_detail(first, log)}\nFull log of the rank: {log}"
+def _others(endings: list[RankEnding]) -> str:
+    return "" if len(endings) == 1 else f" ({len(endings) - 1} more failed after it)"
+
+
+def _error_type(first: RankEnding) -> type[PipelineError]:
+    report = first.report
+    if report is None:
+        return TrainingFailedError
+    if report["error_type"] in WORLD_ERRORS:
+        return WORLD_ERRORS[report["error_type"]]
+    wrong_arguments = report["error_type"] == "SystemExit" and first.exit_code == WRONG_ARGUMENTS
+    return ScriptDefectError if wrong_arguments or DEFECTS.intersection(report["error_bases"]) else TrainingFailedError
+
+
+def _how(first: RankEnding, log: Path) -> str:
+    if first.report is None:
+        return f"{_silent_end(first)}{_last_words(log)}"
+    if first.report["error_type"] in WORLD_ERRORS:
+        return f"{first.report['message']}."
+    if first.report["error_type"] == "SystemExit":
+        return f"SystemExit: {first.report['message']} (exit status {first.exit_code}){_last_words(log)}"
+    trace = str(first.report["traceback"]).rstrip()
+    what = f"{first.report['error_type']}: {first.report['message']}"
+    return f"{what}\n{trace}{_last_words(log, without=set(trace.splitlines()))}"
+
+
+def _last_words(log: Path, without: Set[str] = frozenset()) -> str:
+    lines = [line for line in last_lines(log, 3 * LAST_LINES) if line not in without and not OURS.match(line)]
+    said = "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+    return f"\nIts last lines:\n{said}" if lines else "\nIt had written nothing."
+
+
+def _silent_end(first: RankEnding) -> str:
+    """What is known of a rank that could not say anything itself."""
+    if first.exit_code >= 0:
+        return (
+            f"it ended with exit status {first.exit_code} and without a Python exception: os._exit, or a library that "
+            "ends the process."
+        )
+    name = signal_name(first.exit_code)
+    meaning = f", {SIGNALS[name]}" if name in SIGNALS else ""
+    return f"it was ended by {name}{meaning}.{_about_memory(first) if name == 'SIGKILL' else ''}"
+
+
+def _about_memory(first: RankEnding) -> str:
+    if first.oom_kills is None:
+        return " The system ends processes so when memory runs out; whether it did is not known here."
+    if first.oom_kills == 0:
+        return " The kernel has counted no kill for want of memory: somebody, or some limit, ended it."
+    return (
+        f" Memory ran out: the kernel killed {first.oom_kills} process(es) for want of it at that moment. A smaller "
+        "batch, fewer processes per node or fewer data-loader workers need less."
     )
-    wrong_arguments = first["error_type"] == "SystemExit" and exit_code == WRONG_ARGUMENTS
-    if wrong_arguments or DEFECTS.intersection(first["error_bases"]):
-        return ScriptDefectError(message, rank=rank, exit_code=exit_code)
-    return TrainingFailedError(message, rank=rank, exit_code=exit_code)
-
-
-def _detail(first: dict[str, Any], log: Path) -> str:
-    if first["error_type"] != "SystemExit":
-        return str(first["traceback"]).rstrip()
-    return "Its last lines:\n" + "\n".join(f"  {line}" for line in last_lines(log, 12))
 
 
 def _launcher_error(report: ExitReport, run_directory: Path) -> PipelineError:
@@ -110,7 +158,7 @@ def _how_it_ended(report: ExitReport) -> str:
     if report.reason != "exited":
         return f"it was ended from outside ({report.reason})"
     if report.returncode < 0:
-        name = signal.Signals(-report.returncode).name
+        name = signal_name(report.returncode)
         hint = "; the system ends processes so when memory runs out" if name == "SIGKILL" else ""
         return f"the launcher was ended by {name}{hint}"
     if report.returncode > 128:

@@ -3,9 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator
 
+from trainyard.tasks.errors import TrainingStalledError
 from trainyard.tasks.runtime.live import MetricsTail
+from trainyard.tasks.training.launchers.launcher import Job
 from trainyard.tasks.training.rank_logs import LogTail
 from trainyard.tasks.training.run_directory import RunDirectory
+from trainyard.tasks.training.stall import Frames, StallWatch, dump_stacks, stalled_error
 
 log = logging.getLogger(__name__)
 
@@ -13,27 +16,41 @@ LOG_LINE_LIMIT = 2_000
 
 
 class Follower:
-    """Shows the ranks' new log lines, and hands on their new metrics.
+    """Shows the ranks' new log lines, hands on their new metrics, and ends a job that writes nothing any more.
 
     Args:
         run: Where the ranks write.
         on_progress: Called when new metrics have arrived.
+        watch: Tells when a run has stalled.
     """
 
-    def __init__(self, run: RunDirectory, on_progress: Callable[[MetricsTail], None]) -> None:
+    def __init__(self, run: RunDirectory, on_progress: Callable[[MetricsTail], None], watch: StallWatch) -> None:
+        self._run = run
+        self._watch = watch
+        self._frames: Frames | None = None
         self._logs = LogTail(run.ranks)
         self._metrics = MetricsTail(run.records)
         self._on_progress = on_progress
 
-    def tick(self) -> None:
+    def tick(self, job: Job) -> None:
         """Look at everything once."""
         self._show(self._logs.poll())
         if self._metrics.poll():
             self._on_progress(self._metrics)
+        if self._frames is None and self._watch.stalled():
+            log.error("Nothing was written for %g seconds: asking every rank where it is.", self._watch.timeout_s)
+            self._frames = dump_stacks(self._run.ranks)
+            job.terminate()
 
     def finish(self) -> None:
         """Show what is left: last lines without a newline."""
         self._show(self._logs.poll(final=True))
+
+    def stalled_error(self, world_size: int) -> TrainingStalledError | None:
+        """The error of a job that was ended because it had stalled."""
+        if self._frames is None:
+            return None
+        return stalled_error(self._watch.timeout_s, world_size, self._frames, self._run.ranks)
 
     @staticmethod
     def _show(lines: Iterator[tuple[str, str]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.launchers.command import LaunchSpec
@@ -36,6 +37,7 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
             "TRAINYARD_WORLD_SIZE": str(estimator.world_size),
             "TRAINYARD_LOCAL_SIZE": str(estimator.process_count_per_node),
             "TRAINYARD_NODE_COUNT": str(estimator.node_count),
+            "TRAINYARD_STOP_GRACE_S": str(Settings().stop_grace_s),
             "PYTHONSAFEPATH": "1",
         },
         process_count_per_node=estimator.process_count_per_node,

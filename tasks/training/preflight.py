@@ -66,10 +66,7 @@ def _container_problems(estimator: PyTorch) -> list[str]:
     ]
 
 
-NOT_AVAILABLE = (
-    *("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),
-    *("stall_timeout_s", "resume_from"),
-)
+NOT_AVAILABLE = (*("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),)
 
 
 def _unavailable(estimator: PyTorch) -> list[str]:

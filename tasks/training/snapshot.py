@@ -41,6 +41,7 @@ def source_files(source: Path) -> Iterator[Path]:
             if path.is_symlink():
                 _check_link(path, source)
             if path.is_file():
+                _check_name(path, source)
                 yield path
 
 
@@ -54,6 +55,17 @@ def _ignored(source: Path) -> GitIgnoreSpec:
 
 def _relative(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix()
+
+
+def _check_name(path: Path, source: Path) -> None:
+    """A name that is not UTF-8 could not be given back as it was."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        name = str(path.relative_to(source))
+        raise InvalidInputError(
+            f"{name!r} in the source directory is not named in UTF-8; rename it, or name it in .amlignore."
+        ) from None
 
 
 def _check_link(path: Path, source: Path) -> None:

@@ -77,6 +77,7 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         **{f"config:argument[{position}]": argument for position, argument in enumerate(arguments)},
         **{f"config:environment[{name}]": value for name, value in variables.items()},
         **{f"input:variable[{name}]": digest(as_reference(value)) for name, value in estimator.inputs.items()},
+        **({"input:resume_from": digest(as_reference(estimator.resume_from))} if estimator.resume_from else {}),
     }
 
 

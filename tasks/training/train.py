@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 
+from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
@@ -11,7 +12,9 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import WorldSizeError
 from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
-from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.estimator import PyTorch, as_reference
+from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
+from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
@@ -19,7 +22,9 @@ from trainyard.tasks.training.keep import keep_failed_run, keep_logs
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
-from trainyard.tasks.training.run_directory import RunDirectory, workspace_lock
+from trainyard.tasks.training.remains import end_remains
+from trainyard.tasks.training.run_directory import RunDirectory, checkpoints_directory, workspace_lock
+from trainyard.tasks.training.stall import StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +49,40 @@ def train_model(
 
     Raises:
         TrainingFailedError: A rank ended badly; another attempt may help.
+        TrainingStalledError: The ranks wrote nothing for too long; another attempt may help.
         ScriptDefectError: The script cannot run as it is.
         TrainingTimeoutError: The deadline passed.
         WorldSizeError: The ranks do not form the world that was asked for.
     """
     with exclusive(workspace_lock(context.home, key)) as lock:
+        end_remains(checkpoints_directory(context.home, key))
         run = RunDirectory.create(context.home, key)
         context.store.materialize(source, run.workspace)
         for folder in ("outputs", "logs"):
             (run.workspace / folder).mkdir(exist_ok=True)
-        resumed = any(run.checkpoints.iterdir())
+        resumed = _prepare_checkpoints(run, estimator, data, context)
         spec = launch_spec(estimator, run, data, context)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
         job = launcher.start(command, log_path=run.launcher_log, grace_s=Settings().stop_grace_s, held=lock)
-        follower = Follower(run, on_progress)
-        report = job.wait(follower.tick)
+        follower = Follower(run, on_progress, StallWatch(run, estimator.stall_timeout_s))
+        report = job.wait(lambda: follower.tick(job))
         follower.finish()
+        if report.reason == "supervisor-lost":
+            end_remains(run.checkpoints)
         run.keep_workspace()
-    error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
+    error = (
+        follower.stalled_error(estimator.world_size)
+        or describe_failure(report, run.path, command.timeout_s)
+        or _missing_ranks(run, estimator.world_size)
+    )
     if error is not None:
         keep_failed_run(run, context)
         raise error
-    if report.leftovers:
-        log.warning("Ended %d processes that the script had left running.", report.leftovers)
+    leftovers = report.leftovers + num_leftovers(run.ranks)
+    if leftovers:
+        log.warning("Ended %d processes that the script had left running.", leftovers)
     return TrainedRun(
         run_id=run.run_id,
         source=source,
@@ -78,6 +92,17 @@ def train_model(
         world_size=estimator.world_size,
         resumed=resumed,
     )
+
+
+def _prepare_checkpoints(run: RunDirectory, estimator: PyTorch, data: StagedData, context: StageContext) -> bool:
+    """Leave only whole checkpoints, or those to resume from; whether there are any."""
+    set_aside_broken(run.checkpoints, run.path / "broken")
+    if estimator.resume_from is not None:
+        datasets = dict(zip(estimator.references, data.datasets, strict=True))
+        staged = dataset_path(context.home, datasets[as_reference(estimator.resume_from)])
+        if seed_checkpoints(staged, run.checkpoints):
+            log.info("Beginning with the checkpoints of %s", as_reference(estimator.resume_from).uri)
+    return any(run.checkpoints.iterdir())
 
 
 def _describe_launch(run: RunDirectory, command: LaunchCommand, estimator: PyTorch, resumed: bool) -> None:

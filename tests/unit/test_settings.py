@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.settings import Settings
 
@@ -19,3 +22,9 @@ def test_a_relative_home_is_that_of_the_working_directory(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRAINYARD_HOME", "here")
     assert Settings().home == tmp_path / "here"
+
+
+def test_the_home_of_nobody_is_refused(monkeypatch):
+    monkeypatch.setenv("TRAINYARD_HOME", "~no-such-user/x")
+    with pytest.raises(ValidationError, match="knows no such user"):
+        Settings()

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainyard.tasks.runtime.argv import shielded
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
@@ -53,7 +55,7 @@ class LaunchSpec:
     @property
     def rank_command(self) -> tuple[str, ...]:
         """What one rank runs, after the interpreter and its options."""
-        return ("-m", "trainyard.tasks.runtime", f"./{self.entry_script}", *self.arguments)
+        return ("-m", "trainyard.tasks.runtime", f"./{self.entry_script}", *map(shielded, self.arguments))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey, code_components, code_files
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
-from trainyard.tasks.errors import ArtifactDamagedError, StorageUnavailableError, TransientError
+from trainyard.tasks.errors import ArtifactDamagedError, StageTimeoutError, StorageUnavailableError, TransientError
 from trainyard.tasks.specs.spec import Spec
 
 
@@ -187,3 +187,14 @@ def test_a_stages_code_is_its_package_and_what_that_imports(stage):
 def test_the_code_of_one_stage_holds_none_of_another():
     files = {path.parent.name for path in code_files(("trainyard.tasks.export",))}
     assert not files & {"training", "staging", "metrics", "validation", "registry", "launchers"}
+
+
+def test_waiting_for_another_run_ends_at_the_stages_time_limit(context):
+    from filelock import FileLock
+
+    lock = context.home / "locks" / f"export-{STAGE.key({'config:x': '1'}).sha256}.lock"
+    lock.parent.mkdir(parents=True)
+    work = Work(context)
+    with FileLock(lock), pytest.raises(StageTimeoutError, match=r"more than 0\.3 seconds"):
+        run(work, context.model_copy(update={"timeout_s": 0.3}))
+    assert work.calls == 0

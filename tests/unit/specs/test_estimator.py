@@ -128,3 +128,8 @@ def test_a_password_in_an_endpoint_is_refused_and_not_shown():
         Datastore(url="s3://bucket", endpoint_url="https://user:hunter2@minio:9000")
     assert "holds a password" in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_source_directory_of_nobody_is_refused():
+    with pytest.raises(ValidationError, match="knows no such user"):
+        PyTorch(source_directory="~no-such-user/project", entry_script="train.py")

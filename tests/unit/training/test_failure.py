@@ -78,6 +78,62 @@ def test_a_deadline_says_how_to_go_on(run_directory):
     assert "timeout_s" in str(error)
 
 
+def keeper_says(run_directory, rank, returncode, *, time=1.0, stopped=False, oom_kills=0, log="last words\n"):
+    record = {"rank": rank, "host": "node1", "returncode": returncode, "stopped": stopped, "time": time}
+    facts = {"oom_kills": oom_kills, "leftovers": 0}
+    (run_directory / "ranks" / f"rank-{rank:05d}.exit.json").write_text(json.dumps({**record, **facts}))
+    (run_directory / "ranks" / f"rank-{rank:05d}.log").write_text(log)
+
+
+@pytest.mark.parametrize(
+    ("returncode", "oom_kills", "words"),
+    [
+        (-9, 0, ["SIGKILL", "no kill for want of memory"]),
+        (-9, 2, ["SIGKILL", "Memory ran out", "killed 2 process(es)"]),
+        (-9, None, ["SIGKILL", "is not known here"]),
+        (-11, 0, ["SIGSEGV", "segmentation fault"]),
+        (-6, 0, ["SIGABRT"]),
+        (-34, 0, ["SIGRTMIN"]),
+        (-35, 0, ["signal 35"]),
+        (3, 0, ["exit status 3", "without a Python exception"]),
+    ],
+)
+def test_a_rank_that_could_not_speak_is_spoken_for_by_its_keeper(run_directory, returncode, oom_kills, words):
+    keeper_says(run_directory, 0, -15, stopped=True, time=2.0)
+    keeper_says(run_directory, 1, returncode, oom_kills=oom_kills)
+    error = describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None)
+    assert isinstance(error, errors.TrainingFailedError)
+    assert (error.rank, error.exit_code) == (1, returncode)
+    assert "Rank 1 on node1 failed first: " in str(error)
+    assert "last words" in str(error)
+    assert not [word for word in words if word not in str(error)]
+
+
+def test_a_killed_rank_comes_before_the_peers_that_complain_of_it(run_directory):
+    fail(run_directory, 0, time=10.0, error=RuntimeError("connection closed by peer"))
+    keeper_says(run_directory, 1, -9, time=10.5)
+    error = describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None)
+    assert "Rank 1 on node1 failed first (1 more failed after it)" in str(error)
+
+
+def test_a_rank_that_failed_long_before_a_kill_is_the_first(run_directory):
+    fail(run_directory, 0, time=10.0, error=RuntimeError("CUDA error"))
+    keeper_says(run_directory, 1, -9, time=20.0)
+    assert "Rank 0 on node1 failed first" in str(describe_failure(ENDED_WELL, run_directory, None))
+
+
+def test_what_a_rank_said_counts_more_than_how_its_process_ended(run_directory):
+    keeper_says(run_directory, 0, 1, time=1.5)
+    fail(run_directory, 0, time=1.0, error=ConnectionError("gone"))
+    error = describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None)
+    assert "failed first: ConnectionError: gone" in str(error)
+
+
+def test_ranks_that_were_asked_to_stop_have_not_failed(run_directory):
+    keeper_says(run_directory, 0, -15, stopped=True)
+    assert describe_failure(ENDED_WELL, run_directory, None) is None
+
+
 @pytest.mark.parametrize(
     ("report", "words"),
     [

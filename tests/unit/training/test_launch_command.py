@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from trainyard.tasks.runtime.argv import unshielded
 from trainyard.tasks.training.launchers.choose import build_launch_command
 from trainyard.tasks.training.launchers.command import LaunchSpec
 
@@ -109,3 +110,12 @@ def test_gpus_are_hidden_unless_asked_for(backend):
     assert build_launch_command(spec(distributed_backend=backend)).env["CUDA_VISIBLE_DEVICES"] == ""
     asked = spec(distributed_backend=backend, use_gpu=True, environment={"CUDA_VISIBLE_DEVICES": "2,3"})
     assert build_launch_command(asked).env["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+@pytest.mark.parametrize(
+    ("argument", "given"), [(":", "\\:"), ("\\:", "\\\\:"), ("a:b", "a:b"), ("::", "::"), ("\\", "\\"), ("", "")]
+)
+def test_an_argument_that_mpirun_would_split_at_is_shielded(argument, given):
+    command = build_launch_command(spec(distributed_backend="mpi", arguments=(argument,)))
+    assert command.argv[-1] == given
+    assert unshielded(given) == argument

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import marked, wait_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.process import run_command
 
@@ -27,24 +28,6 @@ def command(code, *arguments, timeout_s=None, cwd="/"):
 
 def run(tmp_path, launch, on_tick=lambda: None, grace_s=1.0):
     return run_command(launch, log_path=tmp_path / "launcher.log", grace_s=grace_s, on_tick=on_tick)
-
-
-def marked(mark):
-    """Living processes whose command line holds a mark."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and mark in (process.info["cmdline"] or []):
-            found.append(process)
-    return found
-
-
-def wait_for(condition, seconds=15):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 # Starts a child that forks itself away into a session of its own, ignores SIGTERM and sleeps.

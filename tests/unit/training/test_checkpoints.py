@@ -1,0 +1,199 @@
+"""A checkpoint whose writing was interrupted is never what a script finds; one that is whole always is."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainyard.tasks.runtime.run import Run
+from trainyard.tasks.training.checkpoints import is_broken, seed_checkpoints, set_aside_broken
+
+
+def as_torch(**options):
+    stream = io.BytesIO()
+    torch.save({"model": {"weight": torch.arange(1000.0)}, "epoch": 3}, stream, **options)
+    return stream.getvalue()
+
+
+def as_npz():
+    stream = io.BytesIO()
+    np.savez(stream, weight=np.arange(1000.0))
+    return stream.getvalue()
+
+
+def as_safetensors():
+    tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    header = json.dumps({"__metadata__": {"epoch": "3"}, "weight": tensor}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(8)
+
+
+WHOLE = {"a.pt": as_torch(), "a.npz": as_npz(), "a.safetensors": as_safetensors(), "without-suffix": as_torch()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_checkpoint_is_not_broken(folder, name):
+    (folder / name).write_bytes(WHOLE[name])
+    assert not is_broken(folder / name)
+
+
+@given(st.sampled_from([name for name in WHOLE if "." in name]), st.floats(0, 1, exclude_max=True))
+def test_one_that_was_cut_short_is(folder, name, fraction):
+    (folder / name).write_bytes(WHOLE[name][: int(fraction * len(WHOLE[name]))])
+    assert is_broken(folder / name)
+
+
+@given(st.integers(4, len(WHOLE["without-suffix"]) - 1))
+def test_an_archive_is_known_whatever_its_name(folder, length):
+    (folder / "step-300").write_bytes(WHOLE["without-suffix"][:length])
+    assert is_broken(folder / "step-300")
+
+
+@given(st.sampled_from([name for name in WHOLE if "." in name]))
+def test_one_that_the_machine_left_as_zeros_is(folder, name):
+    (folder / name).write_bytes(bytes(len(WHOLE[name])))
+    assert is_broken(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("done", b""),  # an empty marker is no checkpoint
+        ("state.json", b'{"epoch": 3'),
+        ("old.pt", as_torch(_use_new_zipfile_serialization=False)),
+        ("__0_0.distcp", as_torch() + b"raw bytes that another writer has put behind"),
+        ("log.txt", b"PK is a name, too"),
+    ],
+)
+def test_what_cannot_be_judged_is_left(folder, name, content):
+    (folder / name).write_bytes(content)
+    assert not is_broken(folder / name)
+
+
+def test_an_archive_without_checksums_is_whole(folder):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        (folder / "fast.pt").write_bytes(as_torch())
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert not is_broken(folder / "fast.pt")
+
+
+def test_broken_files_are_moved_out_of_sight_and_named(tmp_path, caplog):
+    checkpoints, aside = tmp_path / "checkpoints", tmp_path / "run" / "broken"
+    (checkpoints / "deep").mkdir(parents=True)
+    (checkpoints / "epoch-1.pt").write_bytes(as_torch())
+    (checkpoints / "epoch-2.pt").write_bytes(as_torch()[:700])
+    (checkpoints / "deep" / "epoch-2.pt").write_bytes(b"")
+    (checkpoints / "last.pt").symlink_to("epoch-2.pt")
+    (checkpoints / ".partial" / "77").mkdir(parents=True)
+    (checkpoints / ".partial" / "77" / "epoch-3.pt").write_bytes(b"half")
+    set_aside_broken(checkpoints, aside)
+    assert sorted(path.name for path in checkpoints.rglob("*")) == ["epoch-1.pt"]
+    assert (aside / "epoch-2.pt").read_bytes() == as_torch()[:700]
+    assert (aside / "deep" / "epoch-2.pt").exists()
+    assert "'epoch-2.pt'" in caplog.text and str(aside) in caplog.text
+    assert set_aside_broken(checkpoints, aside) == []
+
+
+def test_checkpoints_to_resume_from_are_copies(tmp_path):
+    source, checkpoints = tmp_path / "source", tmp_path / "checkpoints"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "epoch-1.pt").write_bytes(b"whole")
+    (source / "deep" / "epoch-1.pt").chmod(0o444)
+    checkpoints.mkdir()
+    assert seed_checkpoints(source, checkpoints)
+    (checkpoints / "deep" / "epoch-1.pt").write_bytes(b"overwritten")
+    assert (source / "deep" / "epoch-1.pt").read_bytes() == b"whole"
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "checkpoints"}
+
+
+def test_a_single_file_is_resumed_from_under_its_name(tmp_path):
+    (tmp_path / "best.pt").write_bytes(b"whole")
+    (tmp_path / "checkpoints").mkdir()
+    assert seed_checkpoints(tmp_path / "best.pt", tmp_path / "checkpoints")
+    assert (tmp_path / "checkpoints" / "best.pt").read_bytes() == b"whole"
+
+
+def test_a_training_with_checkpoints_of_its_own_goes_on_from_those(tmp_path):
+    source, checkpoints = tmp_path / "source", tmp_path / "checkpoints"
+    for folder in (source, checkpoints):
+        folder.mkdir()
+        (folder / "last.pt").write_bytes(folder.name.encode())
+    assert not seed_checkpoints(source, checkpoints)
+    assert (checkpoints / "last.pt").read_bytes() == b"checkpoints"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINYARD_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    return Run._from_environment({})
+
+
+def test_a_checkpoint_appears_when_it_is_whole(run, tmp_path):
+    with run.checkpoint("deep/epoch-1.npz") as path:
+        np.savez(path, weight=np.arange(3))
+        assert not list((tmp_path / "checkpoints").glob("*.npz"))
+        assert not (tmp_path / "checkpoints" / "deep").exists()
+    assert [p.name for p in (tmp_path / "checkpoints" / "deep").iterdir()] == ["epoch-1.npz"]
+
+
+def test_a_checkpoint_that_fails_leaves_the_one_before(run, tmp_path):
+    for content, fails in ((b"first", False), (b"second", True)):
+        try:
+            with run.checkpoint("last.pt") as path:
+                path.write_bytes(content)
+                if fails:
+                    raise OSError("the disk is full")
+        except OSError:
+            assert fails
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == b"first"
+    assert not list((tmp_path / "checkpoints" / ".partial").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../last.pt", "/last.pt", ""])
+def test_a_checkpoint_stays_in_its_directory(run, name):
+    with pytest.raises(ValueError, match="relative path"), run.checkpoint(name) as path:
+        path.write_bytes(b"")
+
+
+def test_a_checkpoint_that_was_not_written_is_an_error(run):
+    with pytest.raises(FileNotFoundError, match="nothing was written"), run.checkpoint("last.pt"):
+        pass
+
+
+WRITER = """
+from trainyard import Run
+run = Run.get_context()
+with run.checkpoint("last.pt") as path:
+    path.write_bytes(b"first")
+with run.checkpoint("last.pt") as path, path.open("wb") as stream:
+    while True:
+        stream.write(b"second" * 1000)
+        print("writing", flush=True)
+"""
+
+
+def test_a_kill_in_the_middle_leaves_the_checkpoint_before(tmp_path):
+    env = {**os.environ, "TRAINYARD_CHECKPOINT_DIR": str(tmp_path)}
+    writer = subprocess.Popen([sys.executable, "-c", WRITER], env=env, stdout=subprocess.PIPE)
+    writer.stdout.readline()
+    time.sleep(0.05)
+    writer.kill()
+    writer.communicate()
+    assert (tmp_path / "last.pt").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["last.pt"]

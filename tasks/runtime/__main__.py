@@ -5,16 +5,18 @@ with its own argv and import path (and a stand-in for ``azureml.core`` where tha
 leaves a report that names the line and ends the whole job.
 """
 
+import builtins
 import faulthandler
+import io
 import json
 import os
-import runpy
 import signal
 import sys
 import time
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from trainyard.tasks.runtime import azureml_compat
@@ -90,7 +92,26 @@ def _run_script(argv: list[str]) -> None:
     rest = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
     sys.path[:] = [str(Path(script).resolve().parent), *rest]
     os.environ.pop("PYTHONSAFEPATH", None)  # ours, not the script's
-    runpy.run_path(script, run_name="__main__")
+    with io.open_code(script) as stream:
+        code = compile(stream.read(), script, "exec", dont_inherit=True)
+    exec(code, vars(_become_main(script)))
+
+
+_own_module = sys.modules[__name__]  # kept, or it would be emptied
+
+
+def _become_main(script: str) -> ModuleType:
+    """Make the script's module this process's ``__main__``, for good and as Python itself would.
+
+    Not ``runpy.run_path``, which takes it away again when the script's last line has run: its threads, its exit
+    handlers and what they pickle still need it. Processes that the script spawns find it by its absolute path.
+    """
+    module = ModuleType("__main__")
+    path = os.path.abspath(script)
+    loader = SourceFileLoader("__main__", path)
+    vars(module).update(__builtins__=builtins, __cached__=None, __file__=path, __loader__=loader)
+    sys.modules["__main__"] = module
+    return module
 
 
 def _fail(directory: Path, rank: Rank, error: BaseException, exit_code: int) -> NoReturn:
@@ -124,9 +145,8 @@ def _fail(directory: Path, rank: Rank, error: BaseException, exit_code: int) -> 
 
 
 def _own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the script's first frame on, without this module's and runpy's."""
-    mine = (__file__, runpy.__file__, "<frozen runpy>")
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename in mine:
+    """The traceback from the script's first frame on, without this module's."""
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
 

@@ -12,6 +12,7 @@ from trainyard.tasks.errors import WorldSizeError
 from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
@@ -54,7 +55,8 @@ def train_model(
         for folder in ("outputs", "logs"):
             (run.workspace / folder).mkdir(exist_ok=True)
         resumed = any(run.checkpoints.iterdir())
-        spec = launch_spec(estimator, run, data, context)
+        views = make_views(estimator.references, data, run, context.home)
+        spec = launch_spec(estimator, run, views.paths, context)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
@@ -62,7 +64,8 @@ def train_model(
         follower = Follower(run, on_progress)
         report = job.wait(follower.tick)
         follower.finish()
-        run.keep_workspace()
+        views.warn_of_changes()
+        run.keep_workspace(views.roots)
     error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
     if error is not None:
         keep_failed_run(run, context)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,21 @@ DEFECTS = {
     "TypeError",
     "ValueError",
 }
+MISSES_A_FILE = {"ImportError", "OSError"}
+MOST_NAMES = 10
 WRONG_ARGUMENTS = 2  # argparse and click exit with this status
 
 
-def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float | None) -> PipelineError | None:
+def describe_failure(
+    report: ExitReport, run_directory: Path, timeout_s: float | None, left_out: Sequence[str] = ()
+) -> PipelineError | None:
     """The error of a finished run, or None where it ended well.
 
     Args:
         report: How the launcher ended.
         run_directory: Where the ranks' logs and failure reports are.
         timeout_s: The deadline it ran under.
+        left_out: What ignore files kept out of the source snapshot: named where the script misses something.
     """
     if report.reason == "deadline":
         return TrainingTimeoutError(
@@ -49,7 +55,7 @@ def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float |
     ranks = run_directory / "ranks"
     failures = _failures(ranks)
     if failures:
-        return _rank_error(failures[0], len(failures), ranks)
+        return _rank_error(failures[0], len(failures), ranks, left_out)
     if report.reason == "exited" and report.returncode == 0:
         return None
     return _launcher_error(report, run_directory)
@@ -61,13 +67,13 @@ def _failures(ranks: Path) -> list[dict[str, Any]]:
     return sorted(reports, key=lambda report: float(report["time"]))
 
 
-def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path) -> PipelineError:
+def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path, left_out: Sequence[str]) -> PipelineError:
     rank, exit_code = int(first["rank"]), int(first["exit_code"])
     others = "" if num_failed == 1 else f" ({num_failed - 1} more failed after it)"
     log = ranks / f"rank-{rank:05d}.log"
     message = (
         f"Rank {rank} on {first['host']} failed first{others}: {first['error_type']}: {first['message']}\n"
-        f"{_detail(first, log)}\nFull log of the rank: {log}"
+        f"{_detail(first, log)}\n{_left_out(first, left_out)}Full log of the rank: {log}"
     )
     if "this rank sees a world of" in first["message"]:
         return WorldSizeError(message)
@@ -75,6 +81,19 @@ def _rank_error(first: dict[str, Any], num_failed: int, ranks: Path) -> Pipeline
     if wrong_arguments or DEFECTS.intersection(first["error_bases"]):
         return ScriptDefectError(message, rank=rank, exit_code=exit_code)
     return TrainingFailedError(message, rank=rank, exit_code=exit_code)
+
+
+def _left_out(first: dict[str, Any], left_out: Sequence[str]) -> str:
+    """A line about files that the run never had, where that may be what failed."""
+    misses_a_file = MISSES_A_FILE.intersection(first["error_bases"])
+    if not left_out or not (misses_a_file or any(name.rstrip("/") in first["message"] for name in left_out)):
+        return ""
+    more = f" and {len(left_out) - MOST_NAMES} more" if len(left_out) > MOST_NAMES else ""
+    return (
+        f"The run's copy of the source is without what .gitignore and .amlignore name: "
+        f"{', '.join(left_out[:MOST_NAMES])}{more}. Pass data as a datastore (path_on_compute puts it where the script "
+        "looks); a line like '!data/' in .amlignore takes a file or folder in again.\n"
+    )
 
 
 def _detail(first: dict[str, Any], log: Path) -> str:

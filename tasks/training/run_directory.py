@@ -54,6 +54,11 @@ class RunDirectory:
         return self.path / "source"
 
     @property
+    def around(self) -> Path:
+        """What the script wrote outside its working directory, at paths like ``../data``, once it has ended."""
+        return self.path / "around"
+
+    @property
     def ranks(self) -> Path:
         """Logs and failure reports."""
         return self.path / "ranks"
@@ -91,7 +96,7 @@ class RunDirectory:
                 view.unlink(missing_ok=True)
         self.workspace.replace(self.source)
         if any(files for _, _, files in os.walk(self.area)):
-            self.area.replace(self.path / "around")
+            self.area.replace(self.around)
         else:
             shutil.rmtree(self.area)
 

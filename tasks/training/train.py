@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
@@ -16,11 +17,12 @@ from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
-from trainyard.tasks.training.keep import keep_failed_run, keep_logs
+from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_logs
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.run_directory import RunDirectory, workspace_lock
+from trainyard.tasks.training.snapshot import left_out
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def train_model(
         follower.finish()
         views.warn_of_changes()
         run.keep_workspace(views.roots)
-    error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
+    ignored = left_out(Path(estimator.source_directory).expanduser())
+    error = describe_failure(report, run.path, command.timeout_s, ignored) or _missing_ranks(run, estimator.world_size)
     if error is not None:
         keep_failed_run(run, context)
         raise error
@@ -80,6 +83,7 @@ def train_model(
         records=context.store.put_tree(run.records),
         world_size=estimator.world_size,
         resumed=resumed,
+        left_outside=files_left_outside(run, source, context),
     )
 
 

@@ -97,3 +97,22 @@ def test_silent_ends_are_told_apart(run_directory, report, words):
 def test_a_world_of_the_wrong_size_is_an_error_of_its_own(run_directory):
     fail(run_directory, 0, error=RuntimeError("this rank sees a world of 1, but 2 ranks were asked for: …"))
     assert isinstance(describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None), errors.WorldSizeError)
+
+
+LEFT_OUT = ["data/", "weights.bin"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "./data/train.bin"), True),
+        (ModuleNotFoundError("No module named 'data'"), True),
+        (RuntimeError("cannot read weights.bin"), True),
+        (RuntimeError("out of luck"), False),
+    ],
+)
+def test_what_ignore_files_kept_out_is_named_where_it_may_be_missed(run_directory, error, told):
+    fail(run_directory, 0, error=error)
+    report = ExitReport(1, "exited", 1.0, 0)
+    assert ("name: data/, weights.bin." in str(describe_failure(report, run_directory, None, LEFT_OUT))) is told
+    assert "ignore" not in str(describe_failure(report, run_directory, None))

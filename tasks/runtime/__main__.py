@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -70,11 +71,30 @@ def _join_world(rank: Rank) -> None:
         from mpi4py import MPI
 
         found = MPI.COMM_WORLD.Get_size()
+        _leave_mpi_before(os._exit)
     if found != expected:
         raise RuntimeError(
             f"this rank sees a world of {found}, but {expected} ranks were asked for: mpi4py, Horovod and mpirun "
             "must use the same Open MPI (trainyard doctor tells)"
         )
+
+
+def _leave_mpi_before(exit_at_once: Callable[[int], NoReturn]) -> None:
+    """Let a script end with ``os._exit(0)``: ``mpirun`` takes a rank that goes without leaving MPI for a failed one.
+
+    The script did not join MPI itself, so it cannot be asked to leave. Horovod, once started, has threads in MPI and
+    is left to the script.
+    """
+    pid = os.getpid()
+
+    def leave_and_exit(status: int) -> NoReturn:
+        mpi, horovod = sys.modules["mpi4py.MPI"], sys.modules.get("horovod.torch")
+        horovod_runs = horovod is not None and horovod.is_initialized()
+        if os.getpid() == pid and status == 0 and not horovod_runs and not mpi.Is_finalized():
+            mpi.Finalize()
+        exit_at_once(status)
+
+    os._exit = leave_and_exit
 
 
 def _describe(rank: Rank) -> None:

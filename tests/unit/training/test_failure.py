@@ -115,4 +115,4 @@ def test_what_ignore_files_kept_out_is_named_where_it_may_be_missed(run_director
     fail(run_directory, 0, error=error)
     report = ExitReport(1, "exited", 1.0, 0)
     assert ("name: data/, weights.bin." in str(describe_failure(report, run_directory, None, LEFT_OUT))) is told
-    assert "ignore" not in str(describe_failure(report, run_directory, None))
+    assert ".gitignore" not in str(describe_failure(report, run_directory, None))

@@ -39,8 +39,8 @@ class DataReference(Spec):
     for scripts that change files in place."""
 
     path_on_compute: str | None = Field(default=None, min_length=1, title="Path", examples=["../data"])
-    """Where the script looks for it, relative to its working directory, for scripts that have the path in their code.
-    By default a place that the run chooses, which the script is told."""
+    """Directory where the script looks for it, relative to its working directory, for scripts that have the path in
+    their code. By default one that the run chooses, and tells the script."""
 
     @field_validator("path_on_compute")
     @classmethod
@@ -48,11 +48,10 @@ class DataReference(Spec):
         if value is None:
             return None
         path = os.path.normpath(value)
-        up = path.split("/").count("..")
-        if "\0" in value or os.path.isabs(path) or up > MOST_LEVELS_UP or path in (".", "..", "../.."):
+        if "\0" in value or os.path.isabs(path) or path.split("/").count("..") > MOST_LEVELS_UP:
             raise ValueError(
                 f"{value!r} must be a path relative to the script's working directory, at most {MOST_LEVELS_UP} levels "
-                "up, and a directory of its own: for example 'data' or '../data'"
+                "up: for example 'data' or '../data'"
             )
         return path
 

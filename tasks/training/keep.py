@@ -1,7 +1,9 @@
 """Keep what a run left behind, whether it ended well or not."""
 
 import logging
+import os
 from itertools import islice
+from pathlib import Path
 
 from trainyard.tasks.artifacts.products import MOST_LEFT_OUTSIDE
 from trainyard.tasks.artifacts.references import ArtifactRef
@@ -46,7 +48,8 @@ def files_left_outside(run: RunDirectory, source: ArtifactRef, context: StageCon
     known = {entry.path for entry in context.store.list_tree(source).entries}
     in_workspace = ((path, path.relative_to(run.source)) for path in sorted(run.source.rglob("*")))
     new = ((path, name) for path, name in in_workspace if name.parts[0] not in _KEPT and name.as_posix() not in known)
-    around = ((path, path.relative_to(run.path)) for path in sorted(run.around.rglob("*")))
+    workspace = run.around / run.workspace.relative_to(run.area)  # where it was
+    around = ((path, Path(os.path.relpath(path, workspace))) for path in sorted(run.around.rglob("*")))
     files = (
         f"{name.as_posix()} ({path.stat().st_size:,} bytes)"
         for path, name in [*new, *around]

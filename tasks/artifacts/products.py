@@ -36,6 +36,9 @@ class StagedData(Spec):
     """In the order in which the estimator names them."""
 
 
+MOST_LEFT_OUTSIDE = 20
+
+
 class TrainedRun(Spec):
     """The train stage's product."""
 
@@ -59,6 +62,10 @@ class TrainedRun(Spec):
 
     resumed: bool
     """Whether there was a checkpoint to go on from: of an earlier attempt, or one to resume from."""
+
+    left_outside: tuple[str, ...] = ()
+    """Files that the script wrote elsewhere in its working directory, or around it: not kept in the store. At most
+    ``MOST_LEFT_OUTSIDE`` of them, each with its size, for people who look for a model."""
 
 
 class CollectedMetrics(Spec):

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,13 +19,16 @@ from trainyard.tasks.specs.export import OnnxExport
 log = logging.getLogger(__name__)
 
 
-def export_onnx(settings: OnnxExport, outputs: ArtifactRef, context: StageContext) -> OnnxBundle:
+def export_onnx(
+    settings: OnnxExport, outputs: ArtifactRef, context: StageContext, left_outside: Sequence[str] = ()
+) -> OnnxBundle:
     """Export the program that training saved; equal outputs and settings give an equal bundle, byte for byte.
 
     Args:
         settings: Which program, and how.
         outputs: Tree: what the script wrote below ``outputs/`` (see ``trainyard.tasks.models.program``).
         context: Where the store is.
+        left_outside: Files that the script wrote elsewhere: named where there is no model.
 
     Returns:
         A tree with ``model.onnx``, its external data if any, and ``signature.json``.
@@ -35,7 +39,7 @@ def export_onnx(settings: OnnxExport, outputs: ArtifactRef, context: StageContex
         ArtifactDamagedError: The outputs are no longer whole; a retry helps once training ran again.
     """
     store = context.store
-    model_file = find_program(settings, store.list_tree(outputs).entries)
+    model_file = find_program(settings, store.list_tree(outputs).entries, left_outside)
     with tempfile.TemporaryDirectory(prefix="trainyard-export-") as scratch:
         program_path = store.materialize(store.find_entry(outputs, model_file), Path(scratch) / "program.pt2")
         bundle_path = Path(scratch) / "bundle"

@@ -1,5 +1,7 @@
 """Find the saved program in what training left behind."""
 
+from collections.abc import Sequence
+
 from trainyard.tasks.artifacts.references import TreeEntry
 from trainyard.tasks.errors import ModelNotFoundError
 from trainyard.tasks.models.layout import PROGRAM_SUFFIX
@@ -9,12 +11,13 @@ from trainyard.tasks.specs.export import OnnxExport
 _MOST_LISTED = 20
 
 
-def find_program(settings: OnnxExport, entries: tuple[TreeEntry, ...]) -> str:
+def find_program(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outside: Sequence[str] = ()) -> str:
     """The path, inside ``outputs/``, of the program to export.
 
     Args:
         settings: ``model_file`` names it; otherwise it is the only ``.pt2`` file.
         entries: The files of the run's outputs.
+        left_outside: Files that the script wrote elsewhere, which are not among them.
 
     Raises:
         ModelNotFoundError: There is none, or more than one and no name; says what was looked for and found.
@@ -23,22 +26,29 @@ def find_program(settings: OnnxExport, entries: tuple[TreeEntry, ...]) -> str:
     if settings.model_file is not None:
         if settings.model_file in paths:
             return settings.model_file
-        raise ModelNotFoundError(_not_found(f"the file {settings.model_file!r} (OnnxExport.model_file)", entries))
+        looked_for = f"the file {settings.model_file!r} (OnnxExport.model_file)"
+        raise ModelNotFoundError(_not_found(looked_for, entries, left_outside))
     programs = [path for path in paths if path.endswith(PROGRAM_SUFFIX)]
     if len(programs) == 1:
         return programs[0]
     if not programs:
-        raise ModelNotFoundError(_not_found(f"one file *{PROGRAM_SUFFIX} (a torch.export program)", entries))
+        looked_for = f"one file *{PROGRAM_SUFFIX} (a torch.export program)"
+        raise ModelNotFoundError(_not_found(looked_for, entries, left_outside))
     raise ModelNotFoundError(
         f"Which model to export is not clear: the run's outputs hold {len(programs)} programs, "
         f"{', '.join(programs)}. Name one: OnnxExport(model_file={programs[0]!r})."
     )
 
 
-def _not_found(looked_for: str, entries: tuple[TreeEntry, ...]) -> str:
+def _not_found(looked_for: str, entries: tuple[TreeEntry, ...], left_outside: Sequence[str]) -> str:
+    elsewhere = (
+        f" The script also wrote {', '.join(left_outside)}: only what lies below ./outputs and ./logs is kept."
+        if left_outside
+        else ""
+    )
     return (
         f"Training left no model to export. Looked for {looked_for} in the run's outputs (what the script "
-        f"wrote below ./outputs); found {_listed(entries)}. {HOW_TO_SAVE}"
+        f"wrote below ./outputs); found {_listed(entries)}.{elsewhere} {HOW_TO_SAVE}"
     )
 
 

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from trainyard.tasks.artifacts.digests import canonical_json
 from trainyard.tasks.artifacts.products import OnnxBundle, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.export.export import export_onnx
@@ -25,7 +26,11 @@ EXPORT = Stage(
 def export_model(settings: OnnxExport, trained: TrainedRun, context: StageContext) -> "State[StageResult[OnnxBundle]]":
     """Turn the program that training saved into a checked ONNX bundle."""
     components = export_components(settings, trained.outputs)
-    return as_state(run_stage(EXPORT, components, lambda key: export_onnx(settings, trained.outputs, context), context))
+
+    def work(key: StageKey) -> OnnxBundle:
+        return export_onnx(settings, trained.outputs, context, trained.left_outside)
+
+    return as_state(run_stage(EXPORT, components, work, context))
 
 
 def export_components(settings: OnnxExport, outputs: ArtifactRef) -> dict[str, str]:

@@ -6,21 +6,25 @@ installed), sees that it joined the other ranks, and on failure leaves a report 
 job.
 """
 
+import builtins
 import faulthandler
+import io
 import os
-import runpy
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 from trainyard.tasks.runtime import azureml_compat
 from trainyard.tasks.runtime.argv import unshielded
 from trainyard.tasks.runtime.devices import device_in_use
-from trainyard.tasks.runtime.joining import JoinWatch, check_joined
+from trainyard.tasks.runtime.joining import JoinWatch, NeverJoinedError, check_joined
 from trainyard.tasks.runtime.keeper import fork_rank
 from trainyard.tasks.runtime.ranks import RANKS_DIRECTORY_VARIABLE, Rank, failure_file, log_file, write_json
 from trainyard.tasks.runtime.run import Run
@@ -43,9 +47,11 @@ def main(argv: list[str]) -> None:
         run = Run.get_context()  # describes the rank in its records, whether or not the script logs anything
         azureml_compat.install()
         watch.install()
+        end_well = partial(_end_well, run, rank, watch)
+        if rank.launched_by_mpi:
+            _end_well_before(os._exit, end_well, directory, rank)
         _run_to_a_good_end(argv)
-        check_joined(watch, rank.world_size, os.environ)
-        run.log_device(device_in_use())
+        end_well()
     except SystemExit as error:
         _fail(directory, rank, error, error.code if isinstance(error.code, int) else 1)
     except BaseException as error:
@@ -71,6 +77,37 @@ def _run_to_a_good_end(argv: list[str]) -> None:
             raise
 
 
+def _end_well(run: Run, rank: Rank, watch: JoinWatch) -> None:
+    """What is due when the script has ended well."""
+    check_joined(watch, rank.world_size, os.environ)
+    run.log_device(device_in_use())
+
+
+def _end_well_before(
+    exit_at_once: Callable[[int], NoReturn], end_well: Callable[[], None], directory: Path, rank: Rank
+) -> None:
+    """Let a script end with ``os._exit(0)``: ``mpirun`` takes a rank that goes without leaving MPI for a failed one.
+
+    The script did not join MPI itself, so it cannot be asked to leave. Horovod, once started, has threads in MPI and
+    is left to the script.
+    """
+    pid = os.getpid()
+
+    def leave_and_exit(status: int) -> NoReturn:
+        if os.getpid() == pid and status == 0:
+            try:
+                end_well()
+            except NeverJoinedError as error:
+                _fail(directory, rank, error, 1)
+            mpi, horovod = sys.modules["mpi4py.MPI"], sys.modules.get("horovod.torch")
+            horovod_runs = horovod is not None and horovod.is_initialized()
+            if not horovod_runs and not mpi.Is_finalized():
+                mpi.Finalize()
+        exit_at_once(status)
+
+    os._exit = leave_and_exit
+
+
 def _run_script(argv: list[str]) -> None:
     script = argv[0]
     sys.argv = [script, *map(unshielded, argv[1:])]
@@ -79,7 +116,26 @@ def _run_script(argv: list[str]) -> None:
     rest = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
     sys.path[:] = [str(Path(script).resolve().parent), *rest]
     os.environ.pop("PYTHONSAFEPATH", None)  # ours, not the script's
-    runpy.run_path(script, run_name="__main__")
+    with io.open_code(script) as stream:
+        code = compile(stream.read(), script, "exec", dont_inherit=True)
+    exec(code, vars(_become_main(script)))
+
+
+_own_module = sys.modules[__name__]  # kept, or it would be emptied
+
+
+def _become_main(script: str) -> ModuleType:
+    """Make the script's module this process's ``__main__``, for good and as Python itself would.
+
+    Not ``runpy.run_path``, which takes it away again when the script's last line has run: its threads, its exit
+    handlers and what they pickle still need it. Processes that the script spawns find it by its absolute path.
+    """
+    module = ModuleType("__main__")
+    path = os.path.abspath(script)
+    loader = SourceFileLoader("__main__", path)
+    vars(module).update(__builtins__=builtins, __cached__=None, __file__=path, __loader__=loader)
+    sys.modules["__main__"] = module
+    return module
 
 
 def _fail(directory: Path, rank: Rank, error: BaseException, exit_code: int) -> NoReturn:
@@ -110,9 +166,8 @@ def _fail(directory: Path, rank: Rank, error: BaseException, exit_code: int) -> 
 
 
 def _own_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the script's first frame on, without this module's and runpy's."""
-    mine = (__file__, runpy.__file__, "<frozen runpy>")
-    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename in mine:
+    """The traceback from the script's first frame on, without this module's."""
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
 

@@ -3,7 +3,8 @@
 Where nothing else provides ``azureml.core``, a finder at the very end of ``sys.meta_path`` does, with a ``Run`` that
 takes the SDK's arguments and records through ``trainyard.Run``. An installed ``azureml-core`` is found before, and is
 never touched. Other packages of that namespace (``azureml-telemetry``) may be installed without it: they keep
-``azureml``, and only ``azureml.core`` is added to it. Forked processes inherit the finder, spawned ones do not.
+``azureml``, and only ``azureml.core`` is added to it. Forked processes inherit the finder; spawned ones the path to
+``spawned/azureml``, which installs it there.
 
 The signatures are those of azureml-core 1.61. A call that has no meaning here (a workspace, a child run) is refused by
 name; a datastore to upload to is warned of; descriptions and time limits, which decide nothing, are dropped.
@@ -19,6 +20,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -29,6 +31,7 @@ ROOT = "azureml"
 CORE = "azureml.core"
 CORE_RUN = "azureml.core.run"
 VERSION = "1.61.0+trainyard"
+FOR_SPAWNED = str(Path(__file__).resolve().parent / "spawned")
 
 FilePath = str | os.PathLike[str]
 
@@ -257,7 +260,14 @@ class AzuremlFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Let scripts that this process runs find ``azureml.core``; the last of all finders, so that a real one wins."""
+    """Let scripts that this process runs find ``azureml.core``; the last of all finders, so that a real one wins.
+
+    Where nothing of that namespace is installed, spawned processes find it too, by way of the inherited path.
+    """
+    if any(isinstance(finder, AzuremlFinder) for finder in sys.meta_path):
+        return
+    if find_spec(ROOT) is None:
+        sys.path.append(FOR_SPAWNED)
     sys.meta_path.append(AzuremlFinder())
 
 

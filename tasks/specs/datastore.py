@@ -1,5 +1,6 @@
 """Where data lives: a datastore is a URL, a reference is a place inside it."""
 
+import os.path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -17,8 +18,15 @@ def _refuse_credentials_in_url(url: str | None) -> str | None:
     return url
 
 
+MOST_LEVELS_UP = 2
+"""How far above the script's working directory a run may put data: ``../../data``, where many a repository has it."""
+
+
 class DataReference(Spec):
-    """One object, or all objects under a prefix, of a datastore; reaches the script as a local path."""
+    """One object, or all objects under a prefix, of a datastore; reaches the script as a local path.
+
+    Every run sees a directory of its own: what a script adds beside its data, or removes, no other run sees.
+    """
 
     datastore: "Datastore" = Field(title="Datastore")
     """The datastore it is in."""
@@ -27,7 +35,25 @@ class DataReference(Spec):
     """Path inside the datastore: one object, or a prefix (everything below it). Empty: the whole datastore."""
 
     mode: Literal["mount", "download"] = Field(default="mount", title="Mode")
-    """Kept for scripts that move here; both give the script a local, verified directory or file."""
+    """``mount``: links to verified files that all runs share, read-only. ``download``: a copy for this run alone,
+    for scripts that change files in place."""
+
+    path_on_compute: str | None = Field(default=None, min_length=1, title="Path", examples=["../data"])
+    """Directory where the script looks for it, relative to its working directory, for scripts that have the path in
+    their code. By default one that the run chooses, and tells the script."""
+
+    @field_validator("path_on_compute")
+    @classmethod
+    def _path_stays_with_the_run(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        path = os.path.normpath(value)
+        if "\0" in value or os.path.isabs(path) or path.split("/").count("..") > MOST_LEVELS_UP:
+            raise ValueError(
+                f"{value!r} must be a path relative to the script's working directory, at most {MOST_LEVELS_UP} levels "
+                "up: for example 'data' or '../data'"
+            )
+        return path
 
     @property
     def uri(self) -> str:
@@ -35,13 +61,24 @@ class DataReference(Spec):
         base = self.datastore.url
         return base if not self.key else f"{base.rstrip('/')}/{self.key.lstrip('/')}"
 
-    def as_mount(self) -> "DataReference":
-        """The same data; the script gets a local path to it."""
-        return self.model_copy(update={"mode": "mount"})
+    def as_mount(self, path_on_compute: str | None = None) -> "DataReference":
+        """The same data; the script gets a local path to it, its files read-only.
 
-    def as_download(self) -> "DataReference":
-        """The same data; the script gets a local path to it."""
-        return self.model_copy(update={"mode": "download"})
+        Args:
+            path_on_compute: Where the script looks for it, relative to its working directory.
+        """
+        return self._at("mount", path_on_compute)
+
+    def as_download(self, path_on_compute: str | None = None) -> "DataReference":
+        """The same data; the script gets a local path to a copy of its own.
+
+        Args:
+            path_on_compute: Where the script looks for it, relative to its working directory.
+        """
+        return self._at("download", path_on_compute)
+
+    def _at(self, mode: Literal["mount", "download"], path: str | None) -> "DataReference":
+        return DataReference(datastore=self.datastore, key=self.key, mode=mode, path_on_compute=path)
 
 
 class Datastore(Spec):
@@ -96,13 +133,13 @@ class Datastore(Spec):
         """
         return DataReference(datastore=self, key=key)
 
-    def as_mount(self) -> DataReference:
-        """A reference to the whole datastore."""
-        return DataReference(datastore=self)
+    def as_mount(self, path_on_compute: str | None = None) -> DataReference:
+        """A reference to the whole datastore; as ``DataReference.as_mount``."""
+        return DataReference(datastore=self, path_on_compute=path_on_compute)
 
-    def as_download(self) -> DataReference:
-        """A reference to the whole datastore."""
-        return DataReference(datastore=self, mode="download")
+    def as_download(self, path_on_compute: str | None = None) -> DataReference:
+        """A reference to the whole datastore; as ``DataReference.as_download``."""
+        return DataReference(datastore=self, mode="download", path_on_compute=path_on_compute)
 
 
 DataReference.model_rebuild()

@@ -1,7 +1,7 @@
 """From a run that ended badly to the error that says which rank failed first, and why."""
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from trainyard.tasks.errors import (
@@ -36,6 +36,8 @@ WORLD_ERRORS: Mapping[str, type[WorldSizeError]] = {
     "WorldMismatchError": WorldSizeError,
     "NeverJoinedError": NeverJoinedError,
 }
+MISSES_A_FILE = {"ImportError", "OSError"}
+MOST_NAMES = 10
 WRONG_ARGUMENTS = 2  # argparse and click exit with this status
 LAST_LINES = 25
 OURS = re.compile(r'\s*File "(<frozen runpy>|.*/tasks/runtime/__main__\.py|.*/mpi4py/(run|__main__)\.py)"')
@@ -52,13 +54,16 @@ SIGNALS = {
 }
 
 
-def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float | None) -> PipelineError | None:
+def describe_failure(
+    report: ExitReport, run_directory: Path, timeout_s: float | None, left_out: Sequence[str] = ()
+) -> PipelineError | None:
     """The error of a finished run, or None where it ended well.
 
     Args:
         report: How the launcher ended.
         run_directory: Where the ranks' logs and failure reports are.
         timeout_s: The deadline it ran under.
+        left_out: What ignore files kept out of the source snapshot: named where the script misses something.
     """
     if report.reason == "deadline":
         return TrainingTimeoutError(
@@ -69,18 +74,22 @@ def describe_failure(report: ExitReport, run_directory: Path, timeout_s: float |
     ranks = run_directory / "ranks"
     endings = bad_endings(ranks)
     if endings:
-        return _rank_error(endings, ranks)
+        return _rank_error(endings, ranks, left_out)
     if report.reason == "exited" and report.returncode == 0:
         return None
     return _launcher_error(report, run_directory)
 
 
-def _rank_error(endings: list[RankEnding], ranks: Path) -> PipelineError:
+def _rank_error(endings: list[RankEnding], ranks: Path, left_out: Sequence[str]) -> PipelineError:
     first = endings[0]
     log = log_file(ranks, first.rank)
     message = f"Rank {first.rank} on {first.host} failed first{_others(endings)}: {_how(first, log)}"
     error = _error_type(first)
-    return error(f"{message}\nFull log of the rank: {log}", rank=first.rank, exit_code=first.exit_code)
+    return error(
+        f"{message}\n{_left_out(first, left_out)}Full log of the rank: {log}",
+        rank=first.rank,
+        exit_code=first.exit_code,
+    )
 
 
 def _others(endings: list[RankEnding]) -> str:
@@ -135,6 +144,21 @@ def _about_memory(first: RankEnding) -> str:
     return (
         f" Memory ran out: the kernel killed {first.oom_kills} process(es) for want of it at that moment. A smaller "
         "batch, fewer processes per node or fewer data-loader workers need less."
+    )
+
+
+def _left_out(first: RankEnding, left_out: Sequence[str]) -> str:
+    """A line about files that the run never had, where that may be what failed."""
+    if not left_out or first.report is None:
+        return ""
+    misses_a_file = MISSES_A_FILE.intersection(first.report["error_bases"])
+    if not (misses_a_file or any(name.rstrip("/") in first.report["message"] for name in left_out)):
+        return ""
+    more = f" and {len(left_out) - MOST_NAMES} more" if len(left_out) > MOST_NAMES else ""
+    return (
+        f"The run's copy of the source is without what .gitignore and .amlignore name: "
+        f"{', '.join(left_out[:MOST_NAMES])}{more}. Pass data as a datastore (path_on_compute puts it where the script "
+        "looks); a line like '!data/' in .amlignore takes a file or folder in again.\n"
     )
 
 

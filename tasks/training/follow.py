@@ -1,6 +1,7 @@
 """What the ranks write while they run, passed on as it comes."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from trainyard.tasks.errors import TrainingStalledError
@@ -13,6 +14,8 @@ from trainyard.tasks.training.stall import Frames, StallWatch, dump_stacks, stal
 log = logging.getLogger(__name__)
 
 LOG_LINE_LIMIT = 2_000
+MOST_LINES_AT_ONCE = 50
+"""Shown of what has come since the last look: Prefect takes some hundred lines a second, scripts print any number."""
 
 
 class Follower:
@@ -54,5 +57,12 @@ class Follower:
 
     @staticmethod
     def _show(lines: Iterator[tuple[str, str]]) -> None:
-        for label, line in lines:
-            log.info("[%s] %s", label, line[:LOG_LINE_LIMIT])
+        newest: deque[tuple[str, str]] = deque(maxlen=MOST_LINES_AT_ONCE)
+        num_lines = 0
+        for line in lines:
+            newest.append(line)
+            num_lines += 1
+        if num_lines > len(newest):
+            log.info("(%s lines are not shown here; the ranks' logs have them all)", f"{num_lines - len(newest):,}")
+        for label, text in newest:
+            log.info("[%s] %s", label, text[:LOG_LINE_LIMIT])

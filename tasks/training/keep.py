@@ -1,13 +1,19 @@
 """Keep what a run left behind, whether it ended well or not."""
 
 import logging
+import os
+from itertools import islice
+from pathlib import Path
 
+from trainyard.tasks.artifacts.products import MOST_LEFT_OUTSIDE
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import PipelineError
 from trainyard.tasks.training.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
+
+_KEPT = ("outputs", "logs")
 
 
 def keep_failed_run(run: RunDirectory, context: StageContext) -> None:
@@ -29,3 +35,24 @@ def keep_logs(run: RunDirectory, context: StageContext) -> ArtifactRef:
     files |= {p.relative_to(script_logs).as_posix(): p for p in script_logs.rglob("*") if p.is_file()}
     files["launcher.log"] = run.launcher_log
     return context.store.put_files(files)
+
+
+def files_left_outside(run: RunDirectory, source: ArtifactRef, context: StageContext) -> tuple[str, ...]:
+    """The first of the files that the script wrote outside ``outputs/`` and ``logs/``, each with its size.
+
+    Args:
+        run: The run, whose script has ended.
+        source: The source snapshot that it started from.
+        context: Where the store is.
+    """
+    known = {entry.path for entry in context.store.list_tree(source).entries}
+    in_workspace = ((path, path.relative_to(run.source)) for path in sorted(run.source.rglob("*")))
+    new = ((path, name) for path, name in in_workspace if name.parts[0] not in _KEPT and name.as_posix() not in known)
+    workspace = run.around / run.workspace.relative_to(run.area)  # where it was
+    around = ((path, Path(os.path.relpath(path, workspace))) for path in sorted(run.around.rglob("*")))
+    files = (
+        f"{name.as_posix()} ({path.stat().st_size:,} bytes)"
+        for path, name in [*new, *around]
+        if path.is_file() and "__pycache__" not in name.parts
+    )
+    return tuple(islice(files, MOST_LEFT_OUTSIDE))

@@ -3,9 +3,8 @@
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-from trainyard.tasks.artifacts.datasets import dataset_path
-from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
@@ -14,12 +13,20 @@ from trainyard.tasks.training.launchers.command import LaunchSpec
 from trainyard.tasks.training.run_directory import RunDirectory
 
 
-def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context: StageContext) -> LaunchSpec:
-    """What to launch on this machine for a run."""
-    datasets = dict(zip(estimator.references, data.datasets, strict=True))
+def launch_spec(
+    estimator: PyTorch, run: RunDirectory, data_paths: Mapping[DataReference, Path], context: StageContext
+) -> LaunchSpec:
+    """What to launch on this machine for a run.
+
+    Args:
+        estimator: The job.
+        run: Its directories.
+        data_paths: Where the script finds each of its data references.
+        context: Its timeout bounds the attempt.
+    """
 
     def local_path(reference: DataReference) -> str:
-        return str(dataset_path(context.home, datasets[reference]))
+        return str(data_paths[reference])
 
     inputs = {name: local_path(as_reference(value)) for name, value in estimator.inputs.items()}
     return LaunchSpec(

@@ -1,9 +1,12 @@
-"""Ranks' logs as they are written: new lines, each with its rank."""
+"""Ranks' logs as they are written: new lines, each with its rank, as a terminal would show them in the end."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 MAX_LINE_BYTES = 16_384
+_BYTES_FOR_LAST_LINES = 65_536
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours and cursor moves (ECMA-48, section 5.4)
 
 
 class LogTail:
@@ -39,7 +42,7 @@ class LogTail:
         if final or len(data) - end > MAX_LINE_BYTES:
             end = len(data)
         self._offsets[path] = offset + end
-        return data[:end].decode(errors="replace").splitlines()
+        return _lines(data[:end])
 
 
 def last_lines(path: Path, count: int) -> list[str]:
@@ -47,5 +50,12 @@ def last_lines(path: Path, count: int) -> list[str]:
     if not path.exists():
         return []
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - count * 400))
-        return stream.read().decode(errors="replace").splitlines()[-count:]
+        stream.seek(max(0, path.stat().st_size - _BYTES_FOR_LAST_LINES))
+        return _lines(stream.read())[-count:]
+
+
+def _lines(data: bytes) -> list[str]:
+    """Lines of a log; of a progress bar, which draws a line over and over, what it shows in the end."""
+    text = _TERMINAL_CODES.sub("", data.decode(errors="replace"))
+    drawn = ([part for part in line.split("\r") if part.strip()] for line in text.removesuffix("\n").split("\n"))
+    return [parts[-1].rstrip() if parts else "" for parts in drawn] if text else []

@@ -1,12 +1,17 @@
 """The directories of one attempt at a training, and what all attempts at the same training share."""
 
+import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from trainyard.tasks.caching.keys import StageKey
+
+ABOVE_WORKSPACE = ("upper", "lower")
+"""Directories between a run's area and its workspace: as many as a path that leaves it may go up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,30 +22,41 @@ class RunDirectory:
     ``records/`` each rank's metric records; ``launcher.log`` what ``mpirun`` itself said; ``command.json`` what was
     launched.
 
-    While the script runs, its directory is ``<home>/work/<key>``, the same for every attempt at the same training:
-    programs that torch exports hold the paths of their source, and equal trainings should leave equal bytes.
+    While the script runs, its directory is ``workspace``, some levels below ``<home>/work/<key>``, the same for every
+    attempt at the same training: programs that torch exports hold the paths of their source, and equal trainings
+    should leave equal bytes. Scripts reach for ``../data`` and ``../../data``: those are the run's alone, too.
     """
 
     run_id: str
     path: Path
-    workspace: Path
+    area: Path
     checkpoints: Path
 
     @classmethod
     def create(cls, home: Path, key: StageKey) -> "RunDirectory":
         """Make the directories of a new attempt; checkpoints are shared by all attempts at the same key."""
         run_id = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        workspace = home / "work" / key.sha256[:32]
-        run = cls(run_id, home / "runs" / run_id, workspace, checkpoints_directory(home, key))
+        area = home / "work" / key.sha256[:32]
+        run = cls(run_id, home / "runs" / run_id, area, checkpoints_directory(home, key))
         for folder in (run.ranks, run.records, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(workspace, ignore_errors=True)  # of an attempt that was killed; nobody else works at this key
+        shutil.rmtree(area, ignore_errors=True)  # of an attempt that was killed; nobody else works at this key
         return run
+
+    @property
+    def workspace(self) -> Path:
+        """The script's working directory, while it runs."""
+        return self.area.joinpath(*ABOVE_WORKSPACE, "source")
 
     @property
     def source(self) -> Path:
         """What the script worked in, once it has ended."""
         return self.path / "source"
+
+    @property
+    def around(self) -> Path:
+        """What the script wrote outside its working directory, at paths like ``../data``, once it has ended."""
+        return self.path / "around"
 
     @property
     def ranks(self) -> Path:
@@ -67,9 +83,22 @@ class RunDirectory:
             "TRAINYARD_RANKS_DIR": str(self.ranks),
         }
 
-    def keep_workspace(self) -> None:
-        """The script has ended: what it worked in becomes part of the run's directory."""
+    def keep_workspace(self, views: Iterable[Path]) -> None:
+        """The script has ended: what it worked in, and wrote around it, becomes part of the run's directory.
+
+        Args:
+            views: What is of the datasets, and is not kept.
+        """
+        for view in views:
+            if view.is_dir() and not view.is_symlink():
+                shutil.rmtree(view, ignore_errors=True)
+            else:
+                view.unlink(missing_ok=True)
         self.workspace.replace(self.source)
+        if any(files for _, _, files in os.walk(self.area)):
+            self.area.replace(self.around)
+        else:
+            shutil.rmtree(self.area)
 
 
 def checkpoints_directory(home: Path, key: StageKey) -> Path:

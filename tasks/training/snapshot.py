@@ -76,3 +76,16 @@ def _check_link(path: Path, source: Path) -> None:
         )
     if path.is_dir():
         raise InvalidInputError(f"{path} is a link to a directory: put the directory itself into {source}.")
+
+
+def left_out(source: Path) -> list[str]:
+    """What the directory's own ignore files keep out of the snapshot: files, and folders with a slash at the end."""
+    ignored, always = _ignored(source), GitIgnoreSpec.from_lines(ALWAYS_IGNORED)
+    found = []
+    for folder, folders, files in os.walk(source):
+        names = [f"{_relative(Path(folder, name), source)}/" for name in sorted(folders)]
+        found += [name for name in names if ignored.match_file(name) and not always.match_file(name)]
+        folders[:] = [Path(name).name for name in names if not ignored.match_file(name)]
+        paths = (_relative(Path(folder, name), source) for name in sorted(files))
+        found += [path for path in paths if ignored.match_file(path) and not always.match_file(path)]
+    return found

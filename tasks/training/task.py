@@ -69,6 +69,7 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         return datasets[reference].sha256
 
     arguments = estimator.arguments(digest)
+    placed = [(reference.path_on_compute, reference) for reference in datasets if reference.path_on_compute]
     variables = {name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()}
     return {
         "input:source": source.sha256,
@@ -78,6 +79,7 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         **{f"config:environment[{name}]": value for name, value in variables.items()},
         **{f"input:variable[{name}]": digest(as_reference(value)) for name, value in estimator.inputs.items()},
         **({"input:resume_from": digest(as_reference(estimator.resume_from))} if estimator.resume_from else {}),
+        **{f"config:path[{place}]": digest(reference) for place, reference in placed},
     }
 
 

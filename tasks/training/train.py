@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
@@ -14,16 +15,18 @@ from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
+from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
-from trainyard.tasks.training.keep import keep_failed_run, keep_logs
+from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_logs
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.remains import end_remains
 from trainyard.tasks.training.run_directory import RunDirectory, checkpoints_directory, workspace_lock
+from trainyard.tasks.training.snapshot import left_out
 from trainyard.tasks.training.stall import StallWatch
 
 log = logging.getLogger(__name__)
@@ -61,7 +64,8 @@ def train_model(
         for folder in ("outputs", "logs"):
             (run.workspace / folder).mkdir(exist_ok=True)
         resumed = _prepare_checkpoints(run, estimator, data, context)
-        spec = launch_spec(estimator, run, data, context)
+        views = make_views(estimator.references, data, run, context.home)
+        spec = launch_spec(estimator, run, views.paths, context)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
@@ -71,10 +75,12 @@ def train_model(
         follower.finish()
         if report.reason == "supervisor-lost":
             end_remains(run.checkpoints)
-        run.keep_workspace()
+        views.warn_of_changes()
+        run.keep_workspace(views.roots)
+    ignored = left_out(Path(estimator.source_directory).expanduser())
     error = (
         follower.stalled_error(estimator.world_size)
-        or describe_failure(report, run.path, command.timeout_s)
+        or describe_failure(report, run.path, command.timeout_s, ignored)
         or _missing_ranks(run, estimator.world_size)
     )
     if error is not None:
@@ -91,6 +97,7 @@ def train_model(
         records=context.store.put_tree(run.records),
         world_size=estimator.world_size,
         resumed=resumed,
+        left_outside=files_left_outside(run, source, context),
     )
 
 

@@ -93,6 +93,12 @@ def test_no_model_is_told_what_was_looked_for_and_found(context, tmp_path):
     assert str(pickle.loads(pickle.dumps(caught.value))) == message
 
 
+def test_a_model_that_was_saved_elsewhere_is_pointed_at(context, tmp_path):
+    outputs = put_files(context, tmp_path / "outputs", {})
+    with pytest.raises(ModelNotFoundError, match=r"also wrote model\.pt2 \(9 bytes\): only what lies below ./outputs"):
+        export_onnx(OnnxExport(), outputs, context, ("model.pt2 (9 bytes)",))
+
+
 def test_no_file_at_all_and_a_name_that_is_not_there(context, tmp_path):
     outputs = put_files(context, tmp_path / "outputs", {})
     with pytest.raises(ModelNotFoundError, match="found no file at all"):

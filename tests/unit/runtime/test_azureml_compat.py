@@ -59,7 +59,7 @@ class Training:
         lines = (self.root / "records" / "rank-00000.jsonl").read_text().splitlines()
         records = [json.loads(line) for line in lines]
         assert records[0]["kind"] == "rank"
-        logged = [record for record in records[1:] if record["kind"] != "device"]
+        logged = (record for record in records if record["kind"] not in ("rank", "device"))
         return [(record["kind"], record["name"], record["value"]) for record in logged]
 
     def output(self, name):
@@ -232,3 +232,20 @@ def test_a_module_of_the_projects_own_by_that_name_is_left_alone(training):
     (training.root / "project" / "azureml.py").write_text("mine = True\n")
     assert training.check("import azureml", "print(azureml.mine)") == ["True"]
     assert "'azureml' is not a package" in training.failure("from azureml.core import Run")
+
+
+def test_workers_find_it_and_what_they_log_arrives_however_they_are_started(training):
+    """Spawned workers import the script again, its ``azureml`` with it."""
+    training.check(
+        "import multiprocessing",
+        "from azureml.core.run import Run",
+        "run = Run.get_context()",
+        "def work(method):",
+        "    Run.get_context().log(method, 1)",
+        "if __name__ == '__main__':",
+        "    for method in ('fork', 'spawn', 'forkserver'):",
+        "        worker = multiprocessing.get_context(method).Process(target=work, args=(method,))",
+        "        worker.start()",
+        "        worker.join()",
+    )
+    assert training.records() == [("scalar", "fork", 1), ("scalar", "spawn", 1), ("scalar", "forkserver", 1)]

@@ -133,3 +133,18 @@ def test_a_password_in_an_endpoint_is_refused_and_not_shown():
 def test_a_source_directory_of_nobody_is_refused():
     with pytest.raises(ValidationError, match="knows no such user"):
         PyTorch(source_directory="~no-such-user/project", entry_script="train.py")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("../data/", "../data"), ("./a/../b", "b"), (".", "."), ("../../d", "../../d")]
+)
+def test_data_may_be_put_where_a_script_looks_for_it(given, kept):
+    reference = Datastore(url="/data").as_download(path_on_compute=given)
+    assert (reference.path_on_compute, reference.mode) == (kept, "download")
+    assert reference.as_mount().path_on_compute is None
+
+
+@pytest.mark.parametrize("path", ["/data", "../../../data", "a/../../../../data", "", "a\0b"])
+def test_data_stays_with_its_run(path):
+    with pytest.raises(ValidationError):
+        Datastore(url="/data").as_mount(path)

@@ -166,3 +166,22 @@ def test_a_world_that_was_not_asked_for_is_an_error_of_its_own(run_directory, ra
     assert isinstance(error, errors.PermanentError)
     assert str(raised) in str(error)
     assert "Traceback" not in str(error)
+
+
+LEFT_OUT = ["data/", "weights.bin"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "./data/train.bin"), True),
+        (ModuleNotFoundError("No module named 'data'"), True),
+        (RuntimeError("cannot read weights.bin"), True),
+        (RuntimeError("out of luck"), False),
+    ],
+)
+def test_what_ignore_files_kept_out_is_named_where_it_may_be_missed(run_directory, error, told):
+    fail(run_directory, 0, error=error)
+    report = ExitReport(1, "exited", 1.0, 0)
+    assert ("name: data/, weights.bin." in str(describe_failure(report, run_directory, None, LEFT_OUT))) is told
+    assert ".gitignore" not in str(describe_failure(report, run_directory, None))

@@ -41,3 +41,23 @@ def test_many_lines_at_once_are_not_cut_in_the_middle(tmp_path):
     shown = list(tail.poll())
     log.write_text(text)
     assert [line for _, line in [*shown, *tail.poll()]] == lines
+
+
+def test_a_progress_bar_is_one_line_and_shows_its_end(tmp_path):
+    bar = b"".join(b"\r%3d%%|#####| %d/100" % (n, n) for n in range(101))
+    log = tmp_path / "rank-00000.log"
+    log.write_bytes(b"start\n" + bar + b"\ndone\r\n\n")
+    expected = ["start", "100%|#####| 100/100", "done", ""]
+    assert [line for _, line in LogTail(tmp_path).poll()] == expected
+    assert last_lines(log, 4) == expected
+
+
+def test_a_bar_that_is_still_drawn_is_shown_now_and_then(tmp_path):
+    frames = MAX_LINE_BYTES // 10 + 1
+    (tmp_path / "rank-00000.log").write_bytes(b"".join(b"\r%9d" % n for n in range(frames)))
+    assert [line.strip() for _, line in LogTail(tmp_path).poll()] == [str(frames - 1)]
+
+
+def test_colours_are_left_out(tmp_path):
+    (tmp_path / "rank-00000.log").write_bytes(b"\x1b[1;31mloss\x1b[0m 0.5\x1b[K\n")
+    assert list(LogTail(tmp_path).poll()) == [("rank 0", "loss 0.5")]

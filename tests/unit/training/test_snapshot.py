@@ -4,7 +4,7 @@ import pytest
 
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError
-from trainyard.tasks.training.snapshot import snapshot_source
+from trainyard.tasks.training.snapshot import left_out, snapshot_source, source_files
 
 
 @pytest.fixture
@@ -76,3 +76,15 @@ def test_what_an_earlier_run_by_hand_left_is_no_source(source, snapshot):
     names = snapshot(source)
     assert "lib/outputs/kept.py" in names
     assert not names & {"outputs/model.pt2", "logs/train.log"}
+
+
+def test_what_is_left_out_by_the_users_own_ignore_files_can_be_told(tmp_path):
+    for name in ("train.py", "data/a.bin", "data/deep/b.bin", "src/x.bin", "outputs/old", ".git/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert left_out(tmp_path) == []
+    (tmp_path / ".gitignore").write_text("data/\n*.bin\n")
+    assert left_out(tmp_path) == ["data/", "src/x.bin"]
+    (tmp_path / ".amlignore").write_text("!data/\n!data/**\n")
+    assert left_out(tmp_path) == ["src/x.bin"]
+    assert {path.relative_to(tmp_path).as_posix() for path in source_files(tmp_path)} >= {"data/a.bin"}

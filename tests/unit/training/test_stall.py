@@ -32,7 +32,7 @@ def write(path):
     "place",
     [
         *("run/ranks/rank-00001.log", "run/records/rank-00000.jsonl", "run/launcher.log"),
-        *("checkpoints/a/b.pt", "work/outputs/deep/model.pt", "work/logs/events"),
+        *("checkpoints/a/b.pt", "work/upper/lower/source/outputs/deep/model.pt", "work/upper/lower/source/logs/events"),
     ],
 )
 def test_whatever_the_run_writes_is_progress(run, tmp_path, place):

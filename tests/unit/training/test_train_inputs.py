@@ -10,6 +10,7 @@ from trainyard.tasks.artifacts.products import StagedData, StagedDataset
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import build_launch_command
 from trainyard.tasks.training.run_directory import RunDirectory
@@ -49,8 +50,11 @@ def test_one_address_on_two_servers_is_two_datasets(tmp_path):
     folders = [dataset_directory(tmp_path, digit * 64) for digit in "cd"]
     for folder in folders:
         folder.mkdir(parents=True)
-    run = RunDirectory("id", Path("/run"), Path("/work"), Path("/checkpoints"))
+        (folder / "name").write_text(folder.parent.name[0])
+    run = RunDirectory("id", tmp_path / "run", tmp_path / "work", tmp_path / "checkpoints")
+    views = make_views(job.references, data, run, tmp_path)
     context = StageContext(store_url="memory://store", home=tmp_path)
-    command = build_launch_command(launch_spec(job, run, data, context))
-    assert command.argv[-4:] == ("--a", str(folders[0]), "--b", str(folders[1]))
-    assert command.env["A"] == str(folders[0])
+    command = build_launch_command(launch_spec(job, run, views.paths, context))
+    assert [command.argv[-4], command.argv[-2]] == ["--a", "--b"]
+    seen = [Path(command.argv[n], "name").read_text() for n in (-3, -1)]
+    assert [*seen, Path(command.env["A"], "name").read_text()] == ["c", "d", "c"]

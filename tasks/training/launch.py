@@ -1,7 +1,6 @@
 """From an estimator and a run's directories to what a launcher needs to know."""
 
 import os
-import sys
 from collections.abc import Mapping
 
 from trainyard.tasks.artifacts.datasets import dataset_path
@@ -10,11 +9,22 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.launchers.command import LaunchSpec
+from trainyard.tasks.training.packages.packages import NO_PACKAGES, Packages
 from trainyard.tasks.training.run_directory import RunDirectory
 
 
-def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context: StageContext) -> LaunchSpec:
-    """What to launch on this machine for a run."""
+def launch_spec(
+    estimator: PyTorch, run: RunDirectory, data: StagedData, context: StageContext, packages: Packages = NO_PACKAGES
+) -> LaunchSpec:
+    """What to launch on this machine for a run.
+
+    Args:
+        estimator: The job.
+        run: The run's directories.
+        data: Its staged data.
+        context: Where things are.
+        packages: What it asked for beside what is installed, ready to be used.
+    """
     datasets = dict(zip(estimator.references, data.datasets, strict=True))
 
     def local_path(reference: DataReference) -> str:
@@ -22,12 +32,12 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
 
     inputs = {name: local_path(as_reference(value)) for name, value in estimator.inputs.items()}
     return LaunchSpec(
-        python=sys.executable,
+        python=str(packages.python),
         entry_script=estimator.entry_script,
         arguments=estimator.arguments(local_path),
         working_directory=run.workspace,
         environment={
-            **_inherited(os.environ),
+            **packages.environment(_inherited(os.environ)),
             **estimator.environment_variables,
             **inputs,
             **run.environment(),

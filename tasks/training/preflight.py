@@ -9,6 +9,7 @@ from pathlib import Path
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch, source_problems
 from trainyard.tasks.training.launchers.mpi import mpirun_path
+from trainyard.tasks.training.packages.packages import read_asked
 from trainyard.tasks.training.snapshot import source_files
 
 CUDA_PROBE = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
@@ -21,6 +22,7 @@ def training_problems(estimator: PyTorch) -> list[str]:
         *_target_problems(estimator),
         *_mpi_problems(estimator),
         *_gpu_problems(estimator),
+        *_package_problems(estimator),
         *_container_problems(estimator),
         *_unavailable(estimator),
     ]
@@ -59,7 +61,7 @@ def _container_problems(estimator: PyTorch) -> list[str]:
 
 
 NOT_AVAILABLE = (
-    *("framework_version", "pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),
+    *("framework_version",),
     *("stall_timeout_s", "resume_from"),
 )
 
@@ -79,6 +81,11 @@ def _mpi_problems(estimator: PyTorch) -> list[str]:
     if find_spec("mpi4py") is None:
         problems.append("mpi4py is not installed: pip install mpi4py")
     return problems
+
+
+def _package_problems(estimator: PyTorch) -> list[str]:
+    """What stands against the packages that were asked for, as far as that shows without an index."""
+    return read_asked(estimator).problems if Path(estimator.source_directory).expanduser().is_dir() else []
 
 
 def _gpu_problems(estimator: PyTorch) -> list[str]:

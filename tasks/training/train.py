@@ -19,6 +19,7 @@ from trainyard.tasks.training.keep import keep_failed_run, keep_logs
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
+from trainyard.tasks.training.packages.packages import NO_PACKAGES, Packages
 from trainyard.tasks.training.run_directory import RunDirectory, workspace_lock
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def train_model(
     context: StageContext,
     key: StageKey,
     on_progress: Callable[[MetricsTail], None] = lambda tail: None,
+    packages: Packages = NO_PACKAGES,
 ) -> TrainedRun:
     """Run a training job to its end and keep its outputs, logs and metric records.
 
@@ -41,6 +43,7 @@ def train_model(
         context: Where things are; its timeout bounds the attempt.
         key: The stage key; checkpoints are kept under it, so that another attempt goes on from them.
         on_progress: Called when new metrics have arrived.
+        packages: What the script asked for beside what is installed, ready to be used.
 
     Raises:
         TrainingFailedError: A rank ended badly; another attempt may help.
@@ -54,7 +57,7 @@ def train_model(
         for folder in ("outputs", "logs"):
             (run.workspace / folder).mkdir(exist_ok=True)
         resumed = any(run.checkpoints.iterdir())
-        spec = launch_spec(estimator, run, data, context)
+        spec = launch_spec(estimator, run, data, context, packages)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)

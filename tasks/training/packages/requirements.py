@@ -20,7 +20,7 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 _CONTINUED = re.compile(r"\\\r?\n")
 _LINE_OPTION = re.compile(r"\s--?[a-z]")
 _HASHES = re.compile(r"(\s+--hash[= ]\S+)+")
-_LOCAL = re.compile(r"^[./~]|^file:|@\s*(file:|[./~])|\.(whl|zip|tar\.gz|tgz|tar\.bz2)$")
+_LOCAL = re.compile(r"^[./~]|^file:|@\s*(file:|[./~])|^[^@:\s]+\.(whl|zip|tar\.gz|tgz|tar\.bz2)$")
 _PASSWORD = re.compile(r"://[^/@\s]*@")
 
 

@@ -11,6 +11,7 @@ from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.launchers.command import LaunchSpec
 from trainyard.tasks.training.packages.packages import NO_PACKAGES, Packages
 from trainyard.tasks.training.run_directory import RunDirectory
+from trainyard.tasks.training.tracking import tracking_environment
 
 
 def launch_spec(
@@ -30,6 +31,7 @@ def launch_spec(
     def local_path(reference: DataReference) -> str:
         return str(dataset_path(context.home, datasets[reference]))
 
+    inherited = _inherited(os.environ)
     inputs = {name: local_path(as_reference(value)) for name, value in estimator.inputs.items()}
     return LaunchSpec(
         python=str(packages.python),
@@ -37,7 +39,8 @@ def launch_spec(
         arguments=estimator.arguments(local_path),
         working_directory=run.workspace,
         environment={
-            **packages.environment(_inherited(os.environ)),
+            **packages.environment(inherited),
+            **tracking_environment({**inherited, **estimator.environment_variables}, run),
             **estimator.environment_variables,
             **inputs,
             **run.environment(),

@@ -21,6 +21,7 @@ from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.packages.packages import NO_PACKAGES, Packages
 from trainyard.tasks.training.run_directory import RunDirectory, workspace_lock
+from trainyard.tasks.training.tracking import keep_tracking
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def train_model(
         report = job.wait(follower.tick)
         follower.finish()
         run.keep_workspace()
+        keep_tracking(run, {entry.path for entry in context.store.list_tree(source).entries})
     error = describe_failure(report, run.path, command.timeout_s) or _missing_ranks(run, estimator.world_size)
     if error is not None:
         keep_failed_run(run, context)

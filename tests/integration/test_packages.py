@@ -177,10 +177,11 @@ def test_a_package_that_cannot_be_installed_leaves_nothing_that_looks_whole(whee
     make_wheel(wheels, "helper", "1.0")
     asked = ask("helper")
     lock = resolve(asked, context, anew=False)
-    (wheels / "helper-1.0-py3-none-any.whl").unlink()
+    wheel = wheels / "helper-1.0-py3-none-any.whl"
+    wheel.rename(wheels / "aside")
     with pytest.raises(InvalidInputError, match=r"the package index has no helper==1\.0"):
         prepare(asked, lock, context)
-    make_wheel(wheels, "helper", "1.0")
+    (wheels / "aside").rename(wheel)
     assert run(prepare(asked, lock, context), "-c", "import helper; print(1)").strip() == "1"
 
 
@@ -197,3 +198,12 @@ def test_of_several_that_need_a_layer_one_builds_it(wheels, context, ask, caplog
             thread.join()
     assert len(found) == 3 and len(set(found)) == 1
     assert sum("Building the environment layer" in record.message for record in caplog.records) == 1
+
+
+def test_a_package_that_is_not_the_one_that_was_locked_is_refused(wheels, context, ask):
+    make_wheel(wheels, "helper", "1.0")
+    asked = ask("helper")
+    lock = resolve(asked, context, anew=False)
+    make_wheel(wheels, "helper", "1.0", modules={"helper.py": "import os; __version__ = 'another'\n"})
+    with pytest.raises(InvalidInputError, match="not the one whose hash"):
+        prepare(asked, lock, context)

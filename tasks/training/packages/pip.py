@@ -39,6 +39,8 @@ def pip_command(
         timeout_s: Seconds until it is ended.
     """
     kept = {k: v for k, v in environment.items() if k not in _ELSEWHERE and not k.startswith(_OURS)}
+    if kept.get("PIP_RETRIES") == "0":  # without a retry, pip does not say that the index cannot be reached
+        kept["PIP_RETRIES"] = "1"
     forced = {"PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     return LaunchCommand(
         argv=(str(python), "-m", "pip", *arguments),

@@ -24,11 +24,12 @@ def read_mlflow_runs(folder: Path) -> tuple[list[Record], list[str]]:
     A name that several runs use is prefixed with its run's. MLflow's own tags are left out.
 
     Args:
-        folder: MLflow's files, as its client writes them.
+        folder: MLflow's files, as its client writes them; a copy, whose missing folders are made.
     """
     if find_spec("mlflow") is None:
         return [], [MISSING]
     try:
+        _restore_empty_folders(folder)
         with _reading_files():
             runs = list(_runs(folder))
     except Exception as error:  # whatever a damaged store makes a foreign reader raise: training went well
@@ -39,6 +40,13 @@ def read_mlflow_runs(folder: Path) -> tuple[list[Record], list[str]]:
     ]
     names = distinct_names((place, str(record["name"])) for place, record in logged)
     return [{**record, "name": names[place, str(record["name"])]} for place, record in logged], []
+
+
+def _restore_empty_folders(folder: Path) -> None:
+    """Artifact stores keep no empty folders, and the client knows no run without all of its own."""
+    for run in folder.glob("*/*/meta.yaml"):
+        for name in ("artifacts", "metrics", "params", "tags"):
+            (run.parent / name).mkdir(exist_ok=True)
 
 
 def _runs(folder: Path) -> Iterator[tuple[str, str, list[Record]]]:

@@ -17,7 +17,7 @@ TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 def tracking_environment(environment: Mapping[str, str], run: RunDirectory) -> dict[str, str]:
     """Where MLflow keeps what the script logs: a folder of the run, unless the user has said otherwise.
 
-    MLflow 3.7 and later keep files only where they are told that it is meant; nothing but files works with
+    Newer releases keep files only where they are told that it is meant (seen with 3.17); nothing but files works with
     mlflow-skinny, which has no database.
     """
     if TRACKING_URI_VARIABLE in environment:

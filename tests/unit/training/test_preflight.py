@@ -39,3 +39,18 @@ def test_more_machines_than_this_one(project):
 def test_a_target_that_is_not_known(project):
     (problem,) = problems(project, compute_target="moon")
     assert "'moon'" in problem
+
+
+def test_packages_that_cannot_be_had_are_all_named(project, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = problems(project, pip_packages=("torch<1", "-e ."), pip_requirements_file="r.txt", conda_packages=("sox",))
+    assert len(found) == 4
+    for part in ("torch<1", "-e", "'r.txt' is not a file", "micromamba, mamba, conda"):
+        assert any(part in problem for problem in found)
+
+
+def test_an_environment_without_pip_cannot_have_a_layer(project, monkeypatch):
+    monkeypatch.setattr("trainyard.tasks.training.packages.packages.installed_packages", lambda: {"torch": "2.13.0"})
+    (problem,) = problems(project, pip_packages=("scikit-learn",))
+    assert "has no pip" in problem and "ensurepip" in problem
+    assert problems(project) == []

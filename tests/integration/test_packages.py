@@ -1,9 +1,13 @@
 """Real pip, on wheels made here: what a layer holds, what it lies on, and what happens when something is wrong."""
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -207,3 +211,57 @@ def test_a_package_that_is_not_the_one_that_was_locked_is_refused(wheels, contex
     make_wheel(wheels, "helper", "1.0", modules={"helper.py": "import os; __version__ = 'another'\n"})
     with pytest.raises(InvalidInputError, match="not the one whose hash"):
         prepare(asked, lock, context)
+
+
+BACKEND = """\
+import os, pathlib, time
+
+def build_wheel(directory, settings=None, metadata=None):
+    pathlib.Path(os.environ["BUILD_MARK"]).write_text(str(os.getpid()))
+    time.sleep(600)
+"""
+
+RESOLVE = """\
+import sys
+from pathlib import Path
+from trainyard import PyTorch
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.training.packages.packages import read_asked, resolve
+
+home = Path(sys.argv[1])
+asked = read_asked(PyTorch(source_directory=str(home), entry_script="train.py", pip_packages=("slow",)))
+resolve(asked, StageContext(store_url=str(home / "store"), home=home), anew=False)
+"""
+
+
+def test_an_installation_dies_with_the_pipeline(wheels, tmp_path):
+    """Also what pip started, and also after a SIGKILL, which nobody can clean up after."""
+    with tarfile.open(wheels / "slow-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {
+            "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            '[project]\nname = "slow"\nversion = "1.0"\n',
+            "backend.py": BACKEND,
+            "PKG-INFO": "Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n",
+        }.items():
+            entry = tarfile.TarInfo(f"slow-1.0/{name}")
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    mark = tmp_path / "mark"
+    environment = {**os.environ, "BUILD_MARK": str(mark)}
+    pipeline = subprocess.Popen([sys.executable, "-c", RESOLVE, str(tmp_path / "home")], env=environment)
+    try:
+        wait_until(lambda: mark.exists() and mark.read_text(), 240)
+        builder = int(mark.read_text())
+        pipeline.kill()
+        pipeline.wait(60)
+        wait_until(lambda: not Path(f"/proc/{builder}").exists(), 60)
+    finally:
+        pipeline.kill()
+        pipeline.wait(60)
+
+
+def wait_until(condition, timeout_s):
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)

@@ -1,5 +1,6 @@
 """Collect metrics: from the ranks' records to a report and plots in the store."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterable
@@ -12,6 +13,9 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.metrics.plots import Plot, draw, plan_plots
 from trainyard.tasks.metrics.reading import read_ranks
 from trainyard.tasks.metrics.report import MetricsReport, build_report
+from trainyard.tasks.metrics.tracked import add_tracked
+
+log = logging.getLogger(__name__)
 
 
 def collect_metrics(records: ArtifactRef, context: StageContext) -> CollectedMetrics:
@@ -20,7 +24,7 @@ def collect_metrics(records: ArtifactRef, context: StageContext) -> CollectedMet
     No records at all are no error: the report says so.
 
     Args:
-        records: Tree of one file a rank.
+        records: Tree of one file a rank, and of what other libraries logged in folders beside them.
         context: Where the store is.
 
     Raises:
@@ -29,10 +33,13 @@ def collect_metrics(records: ArtifactRef, context: StageContext) -> CollectedMet
     """
     store = context.store
     with tempfile.TemporaryDirectory(prefix="trainyard-metrics-") as scratch:
-        ranks = read_ranks(store.materialize(records, Path(scratch) / "records"))
-        report = build_report(ranks)
+        directory = store.materialize(records, Path(scratch) / "records")
+        tracked = add_tracked(read_ranks(directory), directory)
+        for note in tracked.notes:
+            log.warning("%s", note)
+        report = build_report(tracked.ranks)
         plots, notes = plan_plots(report.series)
-        report = report.model_copy(update={"notes": (*report.notes, *notes)})
+        report = report.model_copy(update={"notes": (*report.notes, *tracked.notes, *notes)})
         return CollectedMetrics(
             report=store.put_bytes(report.model_dump_json(indent=1).encode()),
             plots=_put_plots(plots, store, Path(scratch) / "plots"),

@@ -23,7 +23,7 @@ STAGE = Stage(
     name="metrics",
     product_type=CollectedMetrics,
     packages=("trainyard.tasks.metrics",),
-    libraries=("matplotlib",),
+    libraries=("matplotlib", "tensorboard", "mlflow-skinny"),
 )
 
 

@@ -62,16 +62,19 @@ class PyTorch(Spec):
     built for the torch that is installed, and the training's cache key holds it, so it is never replaced."""
 
     pip_packages: tuple[str, ...] = Field(default=(), title="pip packages", examples=[["scikit-learn>=1.5"]])
-    """Requirements that the script needs beside torch and Horovod, as ``pip install`` takes them."""
+    """Requirements that the script needs beside torch and Horovod: names, versions, ``name @ https://...``. They are
+    put into a cached layer on top of what is installed; the SDK built an image instead."""
 
     pip_requirements_file: str | None = Field(default=None, title="pip requirements file")
-    """A requirements file, relative to the source directory; its requirements add to ``pip_packages``."""
+    """A requirements file inside the source directory, relative to it; its requirements add to ``pip_packages``."""
 
     conda_packages: tuple[str, ...] = Field(default=(), title="conda packages")
-    """Packages for micromamba, mamba or conda, where one is installed."""
+    """Programs and libraries for micromamba, mamba or conda, where one is installed. Torch, Horovod and Python stay
+    those that are installed."""
 
     conda_dependencies_file: str | None = Field(default=None, title="conda dependencies file")
-    """A conda environment file (YAML), relative to the source directory."""
+    """A conda environment file (YAML) inside the source directory, relative to it; its ``pip`` section adds to
+    ``pip_packages``."""
 
     environment_variables: dict[VariableName, str] = Field(default_factory=dict, title="Environment variables")
     """Set for every training process. No secrets: parameters are shown in the Prefect UI."""

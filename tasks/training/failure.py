@@ -156,9 +156,9 @@ def _left_out(first: RankEnding, left_out: Sequence[str]) -> str:
         return ""
     more = f" and {len(left_out) - MOST_NAMES} more" if len(left_out) > MOST_NAMES else ""
     return (
-        f"The run's copy of the source is without what .gitignore and .amlignore name: "
+        "The run's copy of the source is without what its ignore files name: "
         f"{', '.join(left_out[:MOST_NAMES])}{more}. Pass data as a datastore (path_on_compute puts it where the script "
-        "looks); a line like '!data/' in .amlignore takes a file or folder in again.\n"
+        "looks), or take files in again: an .amlignore takes the place of every .gitignore.\n"
     )
 
 

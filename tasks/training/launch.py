@@ -1,7 +1,6 @@
 """From an estimator and a run's directories to what a launcher needs to know."""
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +9,17 @@ from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.launchers.command import LaunchSpec
+from trainyard.tasks.training.packages.packages import NO_PACKAGES, Packages
 from trainyard.tasks.training.run_directory import RunDirectory
+from trainyard.tasks.training.tracking import tracking_environment
 
 
 def launch_spec(
-    estimator: PyTorch, run: RunDirectory, data_paths: Mapping[DataReference, Path], context: StageContext
+    estimator: PyTorch,
+    run: RunDirectory,
+    data_paths: Mapping[DataReference, Path],
+    context: StageContext,
+    packages: Packages = NO_PACKAGES,
 ) -> LaunchSpec:
     """What to launch on this machine for a run.
 
@@ -23,19 +28,22 @@ def launch_spec(
         run: Its directories.
         data_paths: Where the script finds each of its data references.
         context: Its timeout bounds the attempt.
+        packages: What it asked for beside what is installed, ready to be used.
     """
 
     def local_path(reference: DataReference) -> str:
         return str(data_paths[reference])
 
+    inherited = _inherited(os.environ)
     inputs = {name: local_path(as_reference(value)) for name, value in estimator.inputs.items()}
     return LaunchSpec(
-        python=sys.executable,
+        python=str(packages.python),
         entry_script=estimator.entry_script,
         arguments=estimator.arguments(local_path),
         working_directory=run.workspace,
         environment={
-            **_inherited(os.environ),
+            **packages.environment(inherited),
+            **tracking_environment({**inherited, **estimator.environment_variables}, run),
             **estimator.environment_variables,
             **inputs,
             **run.environment(),

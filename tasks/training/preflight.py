@@ -11,6 +11,7 @@ from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch, source_problems
 from trainyard.tasks.training.framework import framework_problems
 from trainyard.tasks.training.launchers.mpi import mpirun_path
+from trainyard.tasks.training.packages.packages import read_asked
 from trainyard.tasks.training.snapshot import source_files
 
 CUDA_PROBE = """
@@ -29,8 +30,8 @@ def training_problems(estimator: PyTorch) -> list[str]:
         *framework_problems(estimator.framework_version),
         *_mpi_problems(estimator),
         *_gpu_problems(estimator),
+        *_package_problems(estimator),
         *_container_problems(estimator),
-        *_unavailable(estimator),
     ]
 
 
@@ -66,14 +67,6 @@ def _container_problems(estimator: PyTorch) -> list[str]:
     ]
 
 
-NOT_AVAILABLE = (*("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file"),)
-
-
-def _unavailable(estimator: PyTorch) -> list[str]:
-    asked = [name for name in NOT_AVAILABLE if getattr(estimator, name)]
-    return [f"{name} is not available in this version" for name in asked]
-
-
 def _mpi_problems(estimator: PyTorch) -> list[str]:
     if estimator.distributed_backend != "mpi":
         return []
@@ -83,6 +76,11 @@ def _mpi_problems(estimator: PyTorch) -> list[str]:
     if find_spec("mpi4py") is None:
         problems.append("mpi4py is not installed: pip install mpi4py")
     return problems
+
+
+def _package_problems(estimator: PyTorch) -> list[str]:
+    """What stands against the packages that were asked for, as far as that shows without an index."""
+    return read_asked(estimator).problems if Path(estimator.source_directory).expanduser().is_dir() else []
 
 
 def _gpu_problems(estimator: PyTorch) -> list[str]:

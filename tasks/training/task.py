@@ -26,6 +26,7 @@ from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
+from trainyard.tasks.training.packages.packages import package_components, prepare, read_asked, resolve
 from trainyard.tasks.training.run_directory import discard_checkpoints
 from trainyard.tasks.training.snapshot import snapshot_source, source_files
 from trainyard.tasks.training.train import train_model
@@ -48,16 +49,23 @@ def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State
     """Train, on one process or many, from the last checkpoint where an earlier attempt left one."""
     directory = Path(estimator.source_directory).expanduser()
     source = snapshot_source(directory, context.store)
+    asked = read_asked(estimator)
+    lock = resolve(asked, context, anew=context.cache != "on" and task_run.run_count == 1)
 
     def work(key: StageKey) -> TrainedRun:
         if context.cache != "on" and task_run.run_count == 1:
             discard_checkpoints(context.home, key)
+        packages = prepare(asked, lock, context)
         reporter = _ProgressReporter()
-        trained = train_model(estimator, source, data, context, key, reporter)
+        trained = train_model(estimator, source, data, context, key, reporter, packages)
         reporter.finish()
         return trained
 
-    components = {**train_components(estimator, source, data), **environment_components(directory)}
+    components = {
+        **train_components(estimator, source, data),
+        **environment_components(directory),
+        **package_components(asked, lock),
+    }
     return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
 
 

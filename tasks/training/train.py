@@ -24,10 +24,12 @@ from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, k
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
+from trainyard.tasks.training.packages.packages import NO_PACKAGES, Packages
 from trainyard.tasks.training.remains import end_remains
 from trainyard.tasks.training.run_directory import RunDirectory, checkpoints_directory, workspace_lock
 from trainyard.tasks.training.snapshot import left_out
 from trainyard.tasks.training.stall import StallWatch
+from trainyard.tasks.training.tracking import keep_tracking
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def train_model(
     context: StageContext,
     key: StageKey,
     on_progress: Callable[[MetricsTail], None] = lambda tail: None,
+    packages: Packages = NO_PACKAGES,
 ) -> TrainedRun:
     """Run a training job to its end and keep its outputs, logs and metric records.
 
@@ -49,6 +52,7 @@ def train_model(
         context: Where things are; its timeout bounds the attempt.
         key: The stage key; checkpoints are kept under it, so that another attempt goes on from them.
         on_progress: Called when new metrics have arrived.
+        packages: What the script asked for beside what is installed, ready to be used.
 
     Raises:
         TrainingFailedError: A rank ended badly; another attempt may help.
@@ -65,7 +69,7 @@ def train_model(
             (run.workspace / folder).mkdir(exist_ok=True)
         resumed = _prepare_checkpoints(run, estimator, data, context)
         views = make_views(estimator.references, data, run, context.home)
-        spec = launch_spec(estimator, run, views.paths, context)
+        spec = launch_spec(estimator, run, views.paths, context, packages)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
@@ -77,6 +81,7 @@ def train_model(
             end_remains(run.checkpoints)
         views.warn_of_changes()
         run.keep_workspace(views.roots)
+        keep_tracking(run, {entry.path for entry in context.store.list_tree(source).entries})
     ignored = left_out(Path(estimator.source_directory).expanduser())
     error = (
         follower.stalled_error(estimator.world_size)

@@ -66,3 +66,18 @@ def test_every_rank_on_gpus_needs_a_device_of_its_own(backend):
 def test_another_torch_than_the_installed_one(project):
     (problem,) = problems(project, framework_version="1.4")
     assert "framework_version is '1.4', but torch " in problem
+
+
+def test_packages_that_cannot_be_had_are_all_named(project, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = problems(project, pip_packages=("torch<1", "-e ."), pip_requirements_file="r.txt", conda_packages=("sox",))
+    assert len(found) == 4
+    for part in ("torch<1", "-e", "'r.txt' is not a file", "micromamba, mamba, conda"):
+        assert any(part in problem for problem in found)
+
+
+def test_an_environment_without_pip_cannot_have_a_layer(project, monkeypatch):
+    monkeypatch.setattr("trainyard.tasks.training.packages.packages.installed_packages", lambda: {"torch": "2.13.0"})
+    (problem,) = problems(project, pip_packages=("scikit-learn",))
+    assert "has no pip" in problem and "ensurepip" in problem
+    assert problems(project) == []

@@ -13,6 +13,7 @@ from prefect.utilities.urls import url_for
 from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
+from trainyard.flows.targets import with_loaded_target
 from trainyard.tasks.artifacts.products import (
     CollectedMetrics,
     Lineage,
@@ -100,6 +101,7 @@ class PipelineRunner:
         show_stage_logs()
         guard_embedded_server()
         settings = Settings()
+        estimator = with_loaded_target(estimator)
         model_name = model_name or default_model_name(estimator)
         store_url = store or settings.store_url
         check_inputs(estimator, model_name, store_url)

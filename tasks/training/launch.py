@@ -9,19 +9,21 @@ from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
+from trainyard.tasks.specs.hosts import Hosts
+from trainyard.tasks.training.hosts.plan import on_hosts
 from trainyard.tasks.training.launchers.command import LaunchSpec
 from trainyard.tasks.training.run_directory import RunDirectory
 
 
 def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context: StageContext) -> LaunchSpec:
-    """What to launch on this machine for a run."""
+    """What to launch for a run, on this machine or on the hosts that are its target."""
     datasets = dict(zip(estimator.references, data.datasets, strict=True))
 
     def local_path(reference: DataReference) -> str:
         return str(dataset_path(context.home, datasets[reference]))
 
     inputs = {name: local_path(as_reference(value)) for name, value in estimator.inputs.items()}
-    return LaunchSpec(
+    spec = LaunchSpec(
         python=sys.executable,
         entry_script=estimator.entry_script,
         arguments=estimator.arguments(local_path),
@@ -41,6 +43,8 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
         use_gpu=estimator.use_gpu,
         timeout_s=_earliest(context.timeout_s, estimator.max_run_duration_seconds),
     )
+    hosts = estimator.compute_target
+    return on_hosts(spec, hosts, estimator, run, data, context) if isinstance(hosts, Hosts) else spec
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainyard.tasks.training.hosts.plan import HostsPlan
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
@@ -44,6 +46,9 @@ class LaunchSpec:
 
     timeout_s: float | None = None
     """Seconds until the whole job is ended."""
+
+    hosts: HostsPlan | None = None
+    """The machines, where they are others than this one."""
 
     @property
     def world_size(self) -> int:

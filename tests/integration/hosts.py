@@ -1,0 +1,185 @@
+"""Two real hosts on one machine: network namespaces on a bridge, each with its own name, sshd and private /tmp.
+
+The directories of the tests lie below /tmp, so nothing but the Python environment is shared between the hosts, or
+with this machine.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainyard import Hosts
+
+PROGRAMS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+
+
+def why_not() -> str | None:
+    """Why there can be no such hosts here, or None."""
+    if sys.platform != "linux":
+        return "network namespaces are Linux's"
+    missing = {package for program, package in PROGRAMS.items() if not _which(program)}
+    if missing:
+        return f"needs the packages {', '.join(sorted(missing))}"
+    if os.geteuid() != 0:
+        return "needs root, to make network namespaces"
+    if Path("/tmp").resolve() not in Path(tempfile.gettempdir()).resolve().parents and tempfile.gettempdir() != "/tmp":
+        return "needs the tests' directories to be below /tmp, which the hosts have of their own"
+    probe = f"tyard{os.getpid()}"
+    try:
+        _run("ip", "link", "add", probe, "type", "bridge")
+        _run("ip", "link", "del", probe)
+        _run("ip", "netns", "add", probe)
+        _run("ip", "netns", "del", probe)
+        _run("unshare", "-u", "-m", "true")
+    except (subprocess.CalledProcessError, OSError) as error:
+        return f"may not make network namespaces ({getattr(error, 'stderr', b'') or error})"
+    return None
+
+
+@dataclass
+class TestHost:
+    """One of them."""
+
+    __test__ = False
+    name: str
+    address: str
+    sshd: "subprocess.Popen[bytes]"
+
+    def run(self, *argv: str) -> str:
+        """Run a program there, not over ssh; gives its output."""
+        inside = ("nsenter", f"--target={self.sshd.pid}", "--net", "--uts", "--mount", *argv)
+        return _run(*inside)
+
+
+@dataclass
+class TestHosts:
+    """All of them."""
+
+    __test__ = False
+    hosts: list[TestHost]
+    directory: Path
+    bridge: str
+
+    def target(self, **changes: object) -> Hosts:
+        """The compute target."""
+        values = {
+            "hosts": [host.address for host in self.hosts],
+            "identity_file": str(self.directory / "id"),
+            "ssh_options": {"UserKnownHostsFile": str(self.directory / "known_hosts")},
+            **changes,
+        }
+        return Hosts.model_validate(values)
+
+
+@contextlib.contextmanager
+def run_hosts(count: int = 2) -> Iterator[TestHosts]:
+    """Make hosts, and remove them."""
+    token = f"{os.getpid() % 0x10000:x}{random.randrange(256):02x}"
+    network = _free_network()
+    bridge = f"ty{token}"
+    directory = Path(tempfile.mkdtemp(prefix="trainyard-hosts-", dir="/var/tmp"))
+    made = TestHosts([], directory, bridge)
+    namespaces: list[str] = []
+    try:
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / "id"))
+        shutil.copy(directory / "id.pub", directory / "authorized_keys")
+        _run("ip", "link", "add", bridge, "type", "bridge")
+        _run("ip", "addr", "add", f"{network}.254/24", "dev", bridge)
+        _run("ip", "link", "set", bridge, "up")
+        for number in range(1, count + 1):
+            namespaces.append(f"{bridge}-{number}")
+            made.hosts.append(_make_host(namespaces[-1], f"{network}.{number}", bridge, directory, number))
+        _learn_host_keys(made)
+        yield made
+    finally:
+        for host in made.hosts:
+            _end(host.sshd)
+        for name in namespaces:
+            _quietly("ip", "netns", "del", name)
+        _quietly("ip", "link", "del", bridge)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_host(namespace: str, address: str, bridge: str, directory: Path, number: int) -> TestHost:
+    inside = f"{bridge}v{number}"
+    _run("ip", "netns", "add", namespace)
+    _run("ip", "link", "add", inside, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+    _run("ip", "link", "set", inside, "master", bridge, "up")
+    _run("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+    _run("ip", "-n", namespace, "link", "set", "eth0", "up")
+    _run("ip", "-n", namespace, "link", "set", "lo", "up")
+    key = directory / f"host-{number}"
+    _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    config = directory / f"sshd-{number}.conf"
+    config.write_text(
+        f"ListenAddress {address}\nHostKey {key}\nAuthorizedKeysFile {directory}/authorized_keys\nStrictModes no\n"
+        f"PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n"
+    )
+    name = f"node{number}"
+    script = 'hostname "$1" && mount -t tmpfs tmpfs /tmp && mkdir -p /run/sshd && exec "$2" -D -e -f "$3"'
+    log = (directory / f"sshd-{number}.log").open("wb")
+    sshd = subprocess.Popen(
+        [
+            *("ip", "netns", "exec", namespace, "unshare", "-u", "-m"),
+            *("sh", "-c", script, "sh", name, str(_which("sshd")), str(config)),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    return TestHost(name, address, sshd)
+
+
+def _learn_host_keys(made: TestHosts) -> None:
+    known = made.directory / "known_hosts"
+    for host in made.hosts:
+        until = time.monotonic() + 30
+        while not (keys := _quietly("ssh-keyscan", "-T", "5", host.address)):
+            assert time.monotonic() < until, (made.directory / "sshd-1.log").read_text()
+            time.sleep(0.2)
+        with known.open("a") as out:
+            out.write(keys)
+
+
+def _free_network() -> str:
+    """The first three numbers of a network that this machine has no route to."""
+    routes = _run("ip", "-4", "route")
+    while True:
+        network = f"10.{random.randrange(64, 250)}.{random.randrange(250)}"
+        if f"{network}." not in routes:
+            return network
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End an sshd and the sessions below it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _which(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def _run(*argv: str) -> str:
+    program = _which(argv[0]) or argv[0]
+    return subprocess.run([program, *argv[1:]], check=True, capture_output=True, text=True).stdout
+
+
+def _quietly(*argv: str) -> str:
+    program = _which(argv[0]) or argv[0]
+    return subprocess.run([program, *argv[1:]], check=False, capture_output=True, text=True).stdout

@@ -70,9 +70,8 @@ def _target_problems(estimator: PyTorch) -> list[str]:
 def _container_problems(estimator: PyTorch) -> list[str]:
     """A setting that has no effect is refused: nobody should believe it had one."""
     asked = [name for name in ("shm_size", "custom_docker_image") if getattr(estimator, name) is not None]
-    return [
-        f"{name} is for container work pools; compute_target {estimator.compute_target!r} is none" for name in asked
-    ]
+    target = estimator.compute_target if isinstance(estimator.compute_target, str) else "hosts"
+    return [f"{name} is for container work pools; compute_target {target!r} is none" for name in asked]
 
 
 NOT_ON_HOSTS = ("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard import Hosts
+from trainyard.tasks.runtime.supervisor import die_with_parent
 
 PROGRAMS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 
@@ -136,6 +137,7 @@ def _make_host(namespace: str, address: str, bridge: str, directory: Path, numbe
         stdout=log,
         stderr=log,
         start_new_session=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGKILL),  # where the tests are killed
     )
     return TestHost(name, address, sshd)
 

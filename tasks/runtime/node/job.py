@@ -7,7 +7,6 @@ import pwd
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -41,7 +40,7 @@ class NodeJob:
         self._channel = channel
         self._lock = _lock(root / spec["lock"])
         self._scratch = Path(tempfile.mkdtemp(prefix="trainyard-"))
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[int, processes.Process] = {}
         self._waiting: dict[int, socket.socket] = {}
         self._threads: list[FollowerThread] = []
         self._env: dict[str, str] = {}
@@ -113,7 +112,7 @@ class NodeJob:
         self._children[number] = child
         threading.Thread(target=self._report_end, args=(number, child), daemon=True).start()
 
-    def _report_end(self, number: int, child: "subprocess.Popen[bytes]") -> None:
+    def _report_end(self, number: int, child: processes.Process) -> None:
         returncode = child.wait()
         with contextlib.suppress(OSError):
             self._channel.send({"event": "ended", "number": number, "returncode": returncode})

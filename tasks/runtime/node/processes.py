@@ -14,11 +14,12 @@ from pathlib import Path
 
 from trainyard.tasks.runtime.supervisor import descendants, die_with_parent
 
+Process = subprocess.Popen[bytes]
 MARK_VARIABLE = "TRAINYARD_NODE_JOB"
 POLL_S = 0.05
 
 
-def start(argv: Sequence[str], env: Mapping[str, str], cwd: str, log_path: Path) -> "subprocess.Popen[bytes]":
+def start(argv: Sequence[str], env: Mapping[str, str], cwd: str, log_path: Path) -> Process:
     """Start a process that is asked to end when this one does."""
     with log_path.open("ab") as log:
         return subprocess.Popen(

@@ -140,10 +140,12 @@ class Connection:
             self._said.append(line.decode(errors="replace").rstrip())
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             for frame in self._channel.frames():
                 self._heard_at = time.monotonic()
                 self._take(frame)
+        except (OSError, ValueError) as error:  # this disk is full, or a node says what it must not
+            self._said.append(f"what it sent could not be taken: {error}")
         self._closed = True
         self._fail_all()
         self._on_event(None)

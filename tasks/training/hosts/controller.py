@@ -77,7 +77,7 @@ class Controller:
 
     def _set_up(self) -> list[Node]:
         """Connect, and put everything in its place; all hosts at the same time."""
-        self._everywhere(lambda index: self._connect(index), range(len(self._hosts)))
+        self._everywhere(self._connect)
         identities = self._everywhere(lambda index: self._connections[index].ask("identity"))
         nodes = [Node.from_identity(identity) for identity in identities]
         self._everywhere(self._prepare)
@@ -162,10 +162,11 @@ class Controller:
     def _take_down(self) -> None:
         """End everything on every node, then fetch what is still there."""
         grace_s = self._plan.grace_s / 2 if self._stop.is_set() else 2.0  # the rest is for fetching
-        left = on_all(self._connections.values(), lambda connection: connection.ask("end", grace_s=grace_s))
-        lost = [index for index, answer in zip(self._connections, left, strict=True) if isinstance(answer, HostProblem)]
+        connected = sorted(self._connections)
+        ended = on_all(connected, lambda index: self._connections[index].ask("end", grace_s=grace_s))
+        lost = [index for index, answer in zip(connected, ended, strict=True) if isinstance(answer, HostProblem)]
         on_all(lost, self._sweep)
-        whole = [index for index in self._connections if index not in lost]
+        whole = [index for index in connected if index not in lost]
         for answer in on_all(whole, self._fetch):
             if isinstance(answer, HostProblem):
                 _say(str(answer))
@@ -185,9 +186,9 @@ class Controller:
         finally:
             connection.close()
 
-    def _everywhere(self, do: Callable[[int], Any], indices: Any = None) -> list[Any]:
-        """Do something with every node; raises with all problems, where there are any."""
-        answers = on_all(list(self._connections) if indices is None else indices, do)
+    def _everywhere(self, do: Callable[[int], Any]) -> list[Any]:
+        """Do something with every node, by its number; raises with all problems, where there are any."""
+        answers = on_all(range(len(self._hosts)), do)
         problems = [answer for answer in answers if isinstance(answer, HostProblem)]
         for problem in problems[1:]:
             _say(str(problem))

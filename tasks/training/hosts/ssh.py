@@ -36,9 +36,10 @@ def ssh_command(hosts: Hosts, host: Host, python: str) -> tuple[str, ...]:
         host: To what.
         python: The interpreter there. The only word that the login shell there reads, quoted.
     """
-    options = {**_ALWAYS, **_host_key_options(hosts), **hosts.ssh_options}
+    # ssh takes the first value that it is given for an option: the user's own come first.
+    options = [*hosts.ssh_options.items(), *_host_key_options(hosts).items(), *_ALWAYS.items()]
     if hosts.identity_file is not None:
-        options["IdentitiesOnly"] = "yes"
+        options.append(("IdentitiesOnly", "yes"))
     return (
         "ssh",
         "-T",
@@ -46,7 +47,7 @@ def ssh_command(hosts: Hosts, host: Host, python: str) -> tuple[str, ...]:
         *(("-i", _local(hosts.identity_file)) if hosts.identity_file is not None else ()),
         *(("-p", str(hosts.port)) if hosts.port is not None else ()),
         *(("-l", hosts.user) if hosts.user is not None else ()),
-        *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
+        *(word for name, value in options for word in ("-o", f"{name}={value}")),
         "--",
         host.address,
         shlex.join(("exec", python, "-I", "-S", "-c", _BOOTSTRAP)),

@@ -10,7 +10,9 @@ import pytest
 from trainyard import Datastore, PyTorch
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.errors import PipelineError, TrainingFailedError
 from trainyard.tasks.staging.dataset import stage_references
+from trainyard.tasks.training.run_directory import checkpoints_directory
 from trainyard.tasks.training.snapshot import snapshot_source
 from trainyard.tasks.training.train import train_model
 
@@ -45,12 +47,12 @@ def train(two_hosts, project, points, home):
     return run
 
 
-def outputs(trained, home):
-    """What each rank wrote of itself, and the files of the run."""
+def outputs(trained):
+    """What each rank wrote of itself."""
     store = StageContext.from_settings().store
     names = [entry.path for entry in store.list_tree(trained.outputs).entries]
     ranks = [json.loads(store.read_entry(trained.outputs, name)) for name in names if name.startswith("rank-")]
-    return sorted(ranks, key=lambda rank: rank["rank"]), names
+    return sorted(ranks, key=lambda rank: rank["rank"])
 
 
 def run_directories(home):
@@ -60,7 +62,7 @@ def run_directories(home):
 def test_two_ranks_train_on_two_hosts(train, two_hosts, home, caplog):
     caplog.set_level(logging.INFO)
     trained = train({"--echo": "hello"})
-    ranks, names = outputs(trained, home)
+    ranks = outputs(trained)
     assert [(rank["local_size"], rank["cross_size"]) for rank in ranks] == [(1, 2), (1, 2)]
     store = StageContext.from_settings().store
     hosts = [
@@ -108,7 +110,7 @@ def test_hostile_names_and_values_arrive_as_they_are(train, project, points, hom
         (project / name).write_text(name)
         (points / name).write_text(name)
     trained = train({"--echo": hostile}, environment_variables={"HOSTILE": hostile, "PATH": "/usr/bin:/bin:/nowhere"})
-    ranks, _ = outputs(trained, home)
+    ranks = outputs(trained)
     for rank in ranks:
         assert rank["argv"][-2:] == ["--echo", hostile]
         assert rank["environment"]["HOSTILE"] == hostile
@@ -119,7 +121,7 @@ def test_hostile_names_and_values_arrive_as_they_are(train, project, points, hom
 def test_only_what_is_meant_for_ranks_reaches_them(train, home, monkeypatch):
     monkeypatch.setenv("SECRET_OF_THE_HEAD", "x")
     trained = train(environment_variables={"MINE": "yes"}, process_count_per_node=2)
-    ranks, _ = outputs(trained, home)
+    ranks = outputs(trained)
     assert [(rank["local_size"], rank["cross_size"]) for rank in ranks] == [(2, 2)] * 4
     for rank in ranks:
         environment = rank["environment"]
@@ -130,7 +132,7 @@ def test_only_what_is_meant_for_ranks_reaches_them(train, home, monkeypatch):
 
 
 def test_a_rank_that_raises_is_named_with_its_host(train, home):
-    with pytest.raises(TrainingFailedError, match="Rank 1 on node2 failed first.*this rank has had enough") as caught:
+    with pytest.raises(TrainingFailedError, match=r"Rank 1 on node2 failed first.*has had enough") as caught:
         train({"--raise-on-rank": 1})
     assert caught.value.rank == 1
     assert "train.py" in str(caught.value)

@@ -46,7 +46,7 @@ class Running:
 
     def one(self, *words):
         """The process whose command line has these words."""
-        return [p for p in self.processes if all(any(word in part for part in command(p)) for word in words)][0]
+        return next(p for p in self.processes if all(any(word in part for part in command(p)) for word in words))
 
     def kill(self, *words, signum=signal.SIGKILL):
         self.one(*words).send_signal(signum)

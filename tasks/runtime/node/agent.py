@@ -51,8 +51,12 @@ class Agent:
             frame = self._requests.get()
             self._answer(frame)
 
-    def leave(self) -> None:
-        """End everything of the job, then this process."""
+    def leave(self, *, unheard: bool = False) -> None:
+        """End everything of the job, then this process.
+
+        Args:
+            unheard: Nobody reads what we say; then the ssh server's process for this session would wait for that, too.
+        """
         self._ending.acquire()  # never released: whoever comes second waits for the end
         with contextlib.suppress(Exception):
             if self._job is not None:
@@ -62,6 +66,8 @@ class Agent:
             processes.end_all(None, (), 0.0)
             if self._pool is not None:
                 self._pool.close()
+        if unheard and _is_ssh_session(os.getppid()):
+            os.kill(os.getppid(), signal.SIGTERM)
         os._exit(0)
 
     def _read(self) -> None:
@@ -79,7 +85,7 @@ class Agent:
             except OSError:
                 self.leave()
             if time.monotonic() - self._heard_at > self._lost_after_s and not self._requests.full():
-                self.leave()
+                self.leave(unheard=True)
             time.sleep(ALIVE_INTERVAL_S)
 
     def _answer(self, frame: Frame) -> None:
@@ -187,6 +193,12 @@ class Agent:
     def _the_job(self) -> NodeJob:
         assert self._job is not None, "prepared first"
         return self._job
+
+
+def _is_ssh_session(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().startswith("sshd")
+    return False
 
 
 def main(lost_after_s: float) -> None:

@@ -10,7 +10,7 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.specs.hosts import Hosts
-from trainyard.tasks.training.hosts.plan import on_hosts
+from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
 from trainyard.tasks.training.launchers.command import LaunchSpec
 from trainyard.tasks.training.run_directory import RunDirectory
 
@@ -44,7 +44,9 @@ def launch_spec(estimator: PyTorch, run: RunDirectory, data: StagedData, context
         timeout_s=_earliest(context.timeout_s, estimator.max_run_duration_seconds),
     )
     hosts = estimator.compute_target
-    return on_hosts(spec, hosts, estimator, run, data, context) if isinstance(hosts, Hosts) else spec
+    if not isinstance(hosts, Hosts):
+        return spec
+    return on_hosts(spec, estimator, hosts_plan(sys.executable, hosts, run, data, context), local_path)
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:

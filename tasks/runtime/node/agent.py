@@ -150,9 +150,10 @@ class Agent:
     def _op_build(self, destination: str, entries: list[list[Any]], linked: bool) -> None:
         self._the_pool.build(Path(destination), [Entry(*entry) for entry in entries], linked=linked)
 
-    def _op_link(self, path: str, target: str) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(target, path)
+    def _op_link(self, links: list[tuple[str, str]]) -> None:
+        for path, target in links:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(target, path)
 
     def _op_prepare(self, spec: dict[str, Any]) -> None:
         self._job = NodeJob(spec, self._channel)

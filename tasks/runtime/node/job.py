@@ -29,7 +29,8 @@ class NodeJob:
     """Prepared, started, ended and cleared away at the word of the pipeline's machine.
 
     Args:
-        spec: ``mark``, ``root``, the directories ``work``, ``checkpoints`` and ``run`` relative to it, and ``lock``.
+        spec: ``mark``, ``root``, and relative to that the directories ``area``, ``work`` (in it), ``checkpoints`` and
+            ``run``, and the file ``lock``.
         channel: To the pipeline's machine.
     """
 
@@ -37,6 +38,7 @@ class NodeJob:
         root = Path(spec["root"])
         self.mark = str(spec["mark"])
         self.work, self.checkpoints, self.run = (root / spec[name] for name in ("work", "checkpoints", "run"))
+        self._own = (root / spec["area"], self.checkpoints, self.run)
         self._channel = channel
         self._lock = _lock(root / spec["lock"])
         self._scratch = Path(tempfile.mkdtemp(prefix="trainyard-"))
@@ -44,7 +46,7 @@ class NodeJob:
         self._waiting: dict[int, socket.socket] = {}
         self._threads: list[FollowerThread] = []
         self._env: dict[str, str] = {}
-        for directory in (self.work, self.checkpoints, self.run):  # of an attempt that was killed
+        for directory in self._own:  # of an attempt that was killed
             shutil.rmtree(directory, ignore_errors=True)
         for directory in (self.checkpoints, self.run / "ranks", self.run / "records"):
             directory.mkdir(parents=True)
@@ -98,7 +100,7 @@ class NodeJob:
 
     def clear(self) -> None:
         """Remove what is on the pipeline's machine by now."""
-        for directory in (self.work, self.checkpoints, self.run):
+        for directory in self._own:
             shutil.rmtree(directory, ignore_errors=True)
         self.close()
 

@@ -94,8 +94,8 @@ class Controller:
 
     def _prepare(self, index: int) -> None:
         plan = self._plan
-        directories = {"work": plan.work, "checkpoints": plan.checkpoints, "run": plan.run, "lock": f"{plan.work}.lock"}
-        spec = {"mark": self._mark(index), "root": plan.node_home, **directories}
+        directories = {name: getattr(plan, name) for name in ("area", "work", "checkpoints", "run")}
+        spec = {"mark": self._mark(index), "root": plan.node_home, "lock": f"{plan.area}.lock", **directories}
         self._connections[index].ask("prepare", spec=spec)
 
     def _launch(self, nodes: list[Node]) -> None:

@@ -11,8 +11,10 @@ from trainyard.tasks.training.hosts.transfer import (
     Tree,
     build_tree,
     files_below,
+    links_below,
     read_tree,
     send_directory,
+    send_links,
     send_objects,
     tree_digest,
 )
@@ -28,7 +30,8 @@ class Placement:
     def __init__(self, plan: HostsPlan) -> None:
         self._plan = plan
         home = Path(plan.home)
-        self._source = read_tree(files_below(home / plan.work))
+        self._source = read_tree(files_below(home / plan.area))
+        self._links = {name: self._there(target) for name, target in links_below(home / plan.area).items()}
         self._code = read_tree(own_files())
         self._datasets = {sha256: _dataset(home, home / plan.run / "manifests", sha256) for sha256 in plan.datasets}
 
@@ -49,12 +52,17 @@ class Placement:
         plan, root = self._plan, self._plan.node_home
         trees = [self._source, self._code, *self._datasets.values()]
         sent = send_objects(connection, root, (file for tree in trees for file in tree.values()))
-        build_tree(connection, f"{root}/{plan.work}", self._source, linked=False)
+        build_tree(connection, f"{root}/{plan.area}", self._source, linked=False)
+        send_links(connection, self._links, f"{root}/{plan.area}")
         build_tree(connection, self.code_directory, self._code, linked=True)
         for sha256, dataset in self._datasets.items():
             build_tree(connection, f"{root}/datasets/{sha256}/data", dataset, linked=True)
         send_directory(connection, Path(plan.home) / plan.checkpoints, f"{root}/{plan.checkpoints}")
         return sent
+
+    def _there(self, target: str) -> str:
+        """A link's target on a node: what is below the home here is below the home there."""
+        return self._plan.on_node(target) if Path(target).is_relative_to(self._plan.home) else target
 
 
 def _dataset(home: Path, manifests: Path, sha256: str) -> Tree:

@@ -1,7 +1,7 @@
 """What a launch over several hosts needs to know beside what every launch does."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +37,11 @@ class HostsPlan(Spec):
     node_home: str
     """The directory that stands for it on every node."""
 
+    area: str
+    """What is put on the nodes as it is here: the script's working directory, and what is around it."""
+
     work: str
-    """The script's working directory, relative to the home."""
+    """The script's working directory, in the area; relative to the home."""
 
     checkpoints: str
     """Its checkpoints, relative to the home."""
@@ -83,16 +86,27 @@ def node_python(hosts: Hosts, python: str) -> str:
 
 
 def on_hosts(
-    spec: "LaunchSpec", hosts: Hosts, estimator: PyTorch, run: RunDirectory, data: StagedData, context: StageContext
+    spec: "LaunchSpec",
+    estimator: PyTorch,
+    plan: HostsPlan,
+    local_path: Callable[[DataReference], str],
 ) -> "LaunchSpec":
     """A launch specification for this machine, as one for several hosts.
 
     What ranks are given is said anew: paths are those on the nodes, and of the environment only what the estimator
     or Trainyard sets goes along.
+
+    Args:
+        spec: The one for this machine.
+        estimator: The job.
+        plan: Where things are.
+        local_path: What the script would be given for a data reference on this machine.
     """
-    plan = _plan(spec.python, hosts, run, data, context)
-    resolved = {reference: _given_path(plan, reference, estimator, data) for reference in estimator.references}
-    inputs = {name: resolved[as_reference(value)] for name, value in estimator.inputs.items()}
+
+    def node_path(reference: DataReference) -> str:
+        return plan.on_node(local_path(reference))
+
+    inputs = {name: node_path(as_reference(value)) for name, value in estimator.inputs.items()}
     added = {name: value for name, value in spec.environment.items() if os.environ.get(name) != value}
     ours = {
         name: plan.on_node(value) if Path(value).is_relative_to(plan.home) else value
@@ -102,13 +116,14 @@ def on_hosts(
     own = {name: os.environ[name] for name in spec.environment if name in os.environ}
     return replace(
         spec,
-        arguments=estimator.arguments(lambda reference: resolved[reference]),
+        arguments=estimator.arguments(node_path),
         environment={**own, **forwarding({**ours, **estimator.environment_variables, **inputs})},
         hosts=plan,
     )
 
 
-def _plan(python: str, hosts: Hosts, run: RunDirectory, data: StagedData, context: StageContext) -> HostsPlan:
+def hosts_plan(python: str, hosts: Hosts, run: RunDirectory, data: StagedData, context: StageContext) -> HostsPlan:
+    """Where a run's directories are, here and on the nodes; writes down which files its datasets have."""
     manifests = run.path / "manifests"
     manifests.mkdir()
     for dataset in data.datasets:
@@ -122,17 +137,10 @@ def _plan(python: str, hosts: Hosts, run: RunDirectory, data: StagedData, contex
         python=node_python(hosts, python),
         home=str(context.home),
         node_home=node_home(hosts, context.home),
+        area=below_home(run.workspace),
         work=below_home(run.workspace),
         checkpoints=below_home(run.checkpoints),
         run=below_home(run.path),
         datasets=tuple(dict.fromkeys(dataset.sha256 for dataset in data.datasets)),
         grace_s=Settings().stop_grace_s,
     )
-
-
-def _given_path(plan: HostsPlan, reference: DataReference, estimator: PyTorch, data: StagedData) -> str:
-    """What the script is given for a data reference on a node."""
-    from trainyard.tasks.artifacts.datasets import dataset_path
-
-    dataset = dict(zip(estimator.references, data.datasets, strict=True))[reference]
-    return plan.on_node(dataset_path(Path(plan.home), dataset))

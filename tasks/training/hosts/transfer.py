@@ -87,10 +87,19 @@ def send_directory(connection: Connection, directory: Path, destination: str) ->
     for name, file in read_tree(files_below(directory)).items():
         send_file(connection, file, f"{destination}/{name}")
     _settle(connection)
-    for path in sorted(directory.rglob("*")):
-        if path.is_symlink():
-            target = os.readlink(path)
-            connection.ask("link", path=f"{destination}/{path.relative_to(directory).as_posix()}", target=target)
+    send_links(connection, links_below(directory), destination)
+
+
+def links_below(directory: Path) -> dict[str, str]:
+    """The target of every link below a directory, by the link's relative path."""
+    links = (path for path in sorted(directory.rglob("*")) if path.is_symlink())
+    return {path.relative_to(directory).as_posix(): os.readlink(path) for path in links}
+
+
+def send_links(connection: Connection, links: Mapping[str, str], destination: str) -> None:
+    """Make links on a node, below a directory there."""
+    if links:
+        connection.ask("link", links=[[f"{destination}/{name}", target] for name, target in links.items()])
 
 
 def _settle(connection: Connection) -> None:

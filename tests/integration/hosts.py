@@ -38,9 +38,7 @@ def why_not() -> str | None:
     try:
         _run("ip", "link", "add", probe, "type", "bridge")
         _run("ip", "link", "del", probe)
-        _run("ip", "netns", "add", probe)
-        _run("ip", "netns", "del", probe)
-        _run("unshare", "-u", "-m", "true")
+        _run("unshare", "-n", "-u", "-m", "true")
     except (subprocess.CalledProcessError, OSError) as error:
         return f"may not make network namespaces ({getattr(error, 'stderr', b'') or error})"
     return None
@@ -51,6 +49,7 @@ class TestHost:
     """One of them."""
 
     __test__ = False
+    number: int
     name: str
     address: str
     sshd: "subprocess.Popen[bytes]"
@@ -89,7 +88,6 @@ def run_hosts(count: int = 2) -> Iterator[TestHosts]:
     bridge = f"ty{token}"
     directory = Path(tempfile.mkdtemp(prefix="trainyard-hosts-", dir="/var/tmp"))
     made = TestHosts([], directory, bridge)
-    namespaces: list[str] = []
     try:
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / "id"))
         shutil.copy(directory / "id.pub", directory / "authorized_keys")
@@ -97,49 +95,56 @@ def run_hosts(count: int = 2) -> Iterator[TestHosts]:
         _run("ip", "addr", "add", f"{network}.254/24", "dev", bridge)
         _run("ip", "link", "set", bridge, "up")
         for number in range(1, count + 1):
-            namespaces.append(f"{bridge}-{number}")
-            made.hosts.append(_make_host(namespaces[-1], f"{network}.{number}", bridge, directory, number))
+            made.hosts.append(_make_host(f"{network}.{number}", bridge, directory, number))
         _learn_host_keys(made)
         yield made
     finally:
         for host in made.hosts:
             _end(host.sshd)
-        for name in namespaces:
-            _quietly("ip", "netns", "del", name)
+            _quietly("ip", "link", "del", f"{bridge}v{host.number}")  # else the kernel does, in its own time
         _quietly("ip", "link", "del", bridge)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _make_host(namespace: str, address: str, bridge: str, directory: Path, number: int) -> TestHost:
-    inside = f"{bridge}v{number}"
-    _run("ip", "netns", "add", namespace)
-    _run("ip", "link", "add", inside, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-    _run("ip", "link", "set", inside, "master", bridge, "up")
-    _run("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
-    _run("ip", "-n", namespace, "link", "set", "eth0", "up")
-    _run("ip", "-n", namespace, "link", "set", "lo", "up")
-    key = directory / f"host-{number}"
+def _make_host(address: str, bridge: str, directory: Path, number: int) -> TestHost:
+    """One host. Its namespaces have no names: they are gone when its sshd is, which goes when the tests do."""
+    key, config = directory / f"host-{number}", directory / f"sshd-{number}.conf"
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    config = directory / f"sshd-{number}.conf"
     config.write_text(
         f"ListenAddress {address}\nHostKey {key}\nAuthorizedKeysFile {directory}/authorized_keys\nStrictModes no\n"
-        f"PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n"
+        "PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n"
     )
     name = f"node{number}"
-    script = 'hostname "$1" && mount -t tmpfs tmpfs /tmp && mkdir -p /run/sshd && exec "$2" -D -e -f "$3"'
-    log = (directory / f"sshd-{number}.log").open("wb")
-    sshd = subprocess.Popen(
-        [
-            *("ip", "netns", "exec", namespace, "unshare", "-u", "-m"),
-            *("sh", "-c", script, "sh", name, str(_which("sshd")), str(config)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        preexec_fn=lambda: die_with_parent(signal.SIGKILL),  # where the tests are killed
-    )
-    return TestHost(name, address, sshd)
+    steps = ('hostname "$1"', "mount -t tmpfs tmpfs /tmp", "mkdir -p /run/sshd", "echo", "read go")
+    start = 'exec "$2" -D -e -f "$3"'
+    with (directory / f"sshd-{number}.log").open("wb") as log:
+        sshd = subprocess.Popen(
+            [
+                *("unshare", "-n", "-u", "-m", "sh", "-c", " && ".join((*steps, start))),
+                *("sh", name, str(_which("sshd")), str(config)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        )
+    host = TestHost(number, name, address, sshd)
+    assert sshd.stdin is not None and sshd.stdout is not None
+    try:
+        assert sshd.stdout.readline(), (directory / f"sshd-{number}.log").read_text()
+        here, ip = f"{bridge}v{number}", str(_which("ip"))
+        _run("ip", "link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", str(sshd.pid))
+        _run("ip", "link", "set", here, "master", bridge, "up")
+        host.run(ip, "addr", "add", f"{address}/24", "dev", "eth0")
+        host.run(ip, "link", "set", "eth0", "up")
+        host.run(ip, "link", "set", "lo", "up")
+        sshd.stdin.write(b"go\n")
+        sshd.stdin.flush()
+    except BaseException:
+        _end(sshd)
+        raise
+    return host
 
 
 def _learn_host_keys(made: TestHosts) -> None:
@@ -164,6 +169,9 @@ def _free_network() -> str:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End an sshd and the sessions below it."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:

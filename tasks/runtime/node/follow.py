@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainyard.tasks.runtime.node.protocol import CHUNK_BYTES, Channel
 
+_NOT_SENT = {"__pycache__"}
 Signature = tuple[int, int, int]
 
 
@@ -23,15 +24,23 @@ class Follower:
         directory: Where it is; need not exist yet.
         channel: Where to send.
         growing: Endings of the names of files that only grow.
+        only: Directories in it to look at; all by default.
     """
 
     def __init__(
-        self, folder: str, directory: Path, channel: Channel, growing: tuple[str, ...] = (".log", ".jsonl")
+        self,
+        folder: str,
+        directory: Path,
+        channel: Channel,
+        *,
+        growing: tuple[str, ...] = (".log", ".jsonl"),
+        only: tuple[str, ...] = (".",),
     ) -> None:
         self._folder = folder
         self._directory = directory
         self._channel = channel
         self._growing = growing
+        self._only = only
         self._offsets: dict[str, int] = {}
         self._seen: dict[str, Signature] = {}
         self._sent: dict[str, Signature | str] = {}
@@ -97,10 +106,10 @@ class Follower:
         self._channel.send({"event": event, "folder": self._folder, "path": name, **more}, payload)
 
     def _walk(self) -> Iterator[tuple[str, Path]]:
-        for directory, folders, files in os.walk(self._directory):
+        for directory, folders, files in (step for top in self._only for step in os.walk(self._directory / top)):
             here = Path(directory)
-            folders.sort()
             links = [name for name in folders if (here / name).is_symlink()]
+            folders[:] = sorted(name for name in folders if name not in _NOT_SENT)
             for name in [*links, *sorted(files)]:
                 yield (here / name).relative_to(self._directory).as_posix(), here / name
 

@@ -30,7 +30,7 @@ class NodeJob:
 
     Args:
         spec: ``mark``, ``root``, and relative to that the directories ``area``, ``work`` (in it), ``checkpoints`` and
-            ``run``, and the file ``lock``.
+            ``run``, and the file ``lock``; ``first``, whether rank 0 is here.
         channel: To the pipeline's machine.
     """
 
@@ -38,7 +38,11 @@ class NodeJob:
         root = Path(spec["root"])
         self.mark = str(spec["mark"])
         self.work, self.checkpoints, self.run = (root / spec[name] for name in ("work", "checkpoints", "run"))
-        self._own = (root / spec["area"], self.checkpoints, self.run)
+        self._area = root / spec["area"]
+        self._own = (self._area, self.checkpoints, self.run)
+        parts = [(self.work / name).relative_to(self._area).as_posix() for name in ("outputs", "logs")]
+        only = (".",) if spec["first"] else tuple(parts)
+        self._made = Follower("area", self._area, channel, growing=(), only=only)
         self._channel = channel
         self._lock = _lock(root / spec["lock"])
         self._scratch = Path(tempfile.mkdtemp(prefix="trainyard-"))
@@ -59,6 +63,7 @@ class NodeJob:
         """
         for folder in ("outputs", "logs"):
             (self.work / folder).mkdir(exist_ok=True)
+        self._made.assume_sent()
         own = {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "TRAINYARD_"))}
         self._env = {**own, "TMPDIR": str(self._scratch), **env, processes.MARK_VARIABLE: self.mark}
         checkpoints = Follower("checkpoints", self.checkpoints, self._channel, growing=())
@@ -95,8 +100,7 @@ class NodeJob:
         for thread in self._threads:
             thread.finish()
         self._threads = []
-        for folder in ("outputs", "logs"):
-            Follower(folder, self.work / folder, self._channel, growing=()).poll(final=True)
+        self._made.poll(final=True)
 
     def clear(self) -> None:
         """Remove what is on the pipeline's machine by now."""

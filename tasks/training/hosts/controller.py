@@ -126,7 +126,8 @@ class Controller:
             python=self._plan.python,
             rank_command=self._job.rank_command,
         )
-        self._index_of = {node.hostname: index for index, node in enumerate(nodes)}
+        for index, node in enumerate(nodes):  # mpirun may leave out the domain
+            self._index_of |= {node.hostname: index, node.hostname.split(".")[0]: index}
         self._connections[0].ask("launch", argv=argv, relay=module_source(_RELAY))
 
     def _wait(self) -> int:

@@ -116,7 +116,14 @@ def start(two_hosts, points, home, tmp_path):
         with (tmp_path / "log").open("wb") as log:
             env = {**os.environ, "TRAINYARD_HOME": str(home)}
             argv = [sys.executable, "-c", CALLER, estimator.model_dump_json()]
-            caller = subprocess.Popen(argv, env=env, stdout=log, stderr=log)
+            caller = subprocess.Popen(
+                argv,
+                env=env,
+                stdout=log,
+                stderr=log,
+                # tests that a shell runs in the background begin with SIGINT ignored, and so would this
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         callers.append(caller)
 
         def under_way():

@@ -12,6 +12,7 @@ from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
+from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.policy import StageName, StagePolicy
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.validation import OrtValidation
@@ -133,6 +134,6 @@ def _sentence(item: Any) -> str:
 
 
 def _suggestion(name: str) -> str:
-    specs = (PipelineFile, PyTorch, OnnxExport, OrtValidation, StagePolicy, Datastore, DataReference)
+    specs = (PipelineFile, PyTorch, OnnxExport, OrtValidation, StagePolicy, Datastore, DataReference, Hosts)
     close = get_close_matches(name, {field for spec in specs for field in spec.model_fields}, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

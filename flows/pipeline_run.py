@@ -13,6 +13,7 @@ from prefect.utilities.urls import url_for
 from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
+from trainyard.flows.targets import with_loaded_target
 from trainyard.flows.worker_watch import end_with_worker
 from trainyard.tasks.artifacts.products import (
     CollectedMetrics,
@@ -102,6 +103,7 @@ class PipelineRunner:
         guard_embedded_server()
         end_with_worker()
         settings = Settings()
+        estimator = with_loaded_target(estimator)
         model_name = model_name or default_model_name(estimator)
         store_url = store or settings.store_url
         check_inputs(estimator, model_name, store_url)

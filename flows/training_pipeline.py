@@ -46,8 +46,8 @@ def training_pipeline(
         PipelineError: A stage failed; see ``trainyard.errors``.
     """
     run = PipelineRunner.prepare(estimator, model_name, policies, store)
-    data = run.stage("stage", stage, estimator.references)
-    trained = run.stage("train", train, estimator, data)
+    data = run.stage("stage", stage, run.estimator.references)
+    trained = run.stage("train", train, run.estimator, data)
     metrics = run.stage("metrics", collect, trained)
     if export is None:
         return run.result(metrics)

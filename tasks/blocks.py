@@ -1,4 +1,4 @@
-"""Prefect blocks: a datastore whose secret storage options stay on the Prefect server."""
+"""Prefect blocks: a datastore whose secret storage options stay on the Prefect server, and hosts to train on."""
 
 from typing import Any, ClassVar
 
@@ -7,8 +7,9 @@ from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field, field_validator
 
-from trainyard.tasks.errors import InvalidInputError, StorageUnavailableError
+from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError, StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.specs.hosts import Hosts
 
 _SYNC: dict[str, Any] = {"_sync": True}  # Prefect's way to say "no coroutine, please" from any context
 
@@ -79,3 +80,39 @@ def _load(name: str) -> DatastoreBlock:
         ) from error
     assert isinstance(block, DatastoreBlock), name
     return block
+
+
+class HostsBlock(Block):
+    """Machines to train on, reached over ssh; no secrets: keys stay files."""
+
+    _block_type_name: ClassVar[str | None] = "Trainyard Hosts"
+    _block_type_slug: ClassVar[str | None] = "trainyard-hosts"
+    _description: ClassVar[str | None] = "Machines that train together, and how ssh reaches them."
+
+    target: Hosts = Field(title="Hosts", description="The machines, and how to reach them.")
+
+
+def load_hosts(name: str) -> Hosts:
+    """The hosts that a block holds.
+
+    Args:
+        name: The block's name, as in the Prefect UI.
+
+    Raises:
+        InvalidInputError: No block of that name is known to the Prefect server.
+        PrefectUnavailableError: The Prefect server does not answer; a retry may help.
+    """
+    try:
+        block = HostsBlock.load(name, **_SYNC)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"There is no Prefect block {name!r} of type 'Trainyard Hosts': create it in the UI "
+            "or with HostsBlock(target=Hosts(...)).save(name) from trainyard.tasks.blocks."
+        ) from error
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise PrefectUnavailableError(
+            f"The Prefect server that holds the hosts block {name!r} did not answer "
+            f"({type(error).__name__}): check PREFECT_API_URL."
+        ) from error
+    assert isinstance(block, HostsBlock), name
+    return block.target

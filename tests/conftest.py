@@ -48,6 +48,18 @@ def s3_server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture(scope="session")
+def two_hosts():
+    """Two hosts with an sshd each; see ``tests/integration/hosts.py``."""
+    from tests.integration.hosts import run_hosts, why_not
+
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(f"no two hosts here: {reason}")
+    with run_hosts() as hosts:
+        yield hosts
+
+
 def write_points(directory, num_points=40, seed=1):
     """Two classes of points in the plane, apart from each other."""
     generator = np.random.default_rng(seed)

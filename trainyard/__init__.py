@@ -13,6 +13,7 @@ _HOMES = {
     "training_pipeline": "trainyard.flows.training_pipeline",
     "DataReference": "trainyard.tasks.specs.datastore",
     "Datastore": "trainyard.tasks.specs.datastore",
+    "Hosts": "trainyard.tasks.specs.hosts",
     "OnnxExport": "trainyard.tasks.specs.export",
     "OrtValidation": "trainyard.tasks.specs.validation",
     "PipelineResult": "trainyard.tasks.specs.results",
@@ -25,6 +26,7 @@ _HOMES = {
 __all__ = [  # the same names as _HOMES: a test holds them together
     "DataReference",
     "Datastore",
+    "Hosts",
     "OnnxExport",
     "OrtValidation",
     "PipelineResult",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from trainyard.tasks.specs.datastore import DataReference, Datastore
     from trainyard.tasks.specs.estimator import PyTorch
     from trainyard.tasks.specs.export import OnnxExport
+    from trainyard.tasks.specs.hosts import Hosts
     from trainyard.tasks.specs.policy import StagePolicy
     from trainyard.tasks.specs.results import PipelineResult, StageOutcome
     from trainyard.tasks.specs.validation import OrtValidation

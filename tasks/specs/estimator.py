@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainyard.tasks.specs.datastore import DataReference, Datastore
+from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.spec import Spec
 
 ScriptValue = bool | int | float | str | DataReference | Datastore
@@ -40,8 +41,9 @@ class PyTorch(Spec):
     inputs: dict[VariableName, DataReference | Datastore] = Field(default_factory=dict, title="Inputs")
     """More data, by the name of the environment variable that gives the script its local path."""
 
-    compute_target: str = Field(default="local", min_length=1, title="Compute target")
-    """Where to train: ``local`` is the machine that runs the pipeline."""
+    compute_target: Annotated[str, Field(min_length=1)] | Hosts = Field(default="local", title="Compute target")
+    """Where to train: ``local`` is the machine that runs the pipeline; ``hosts/NAME``, or a ``Hosts`` value, are
+    machines reached over ssh (NAME is a Prefect block of type Trainyard Hosts)."""
 
     node_count: int = Field(default=1, ge=1, le=4096, title="Nodes")
     """Number of machines."""

@@ -8,8 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch, source_problems
+from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.training.framework import framework_problems
+from trainyard.tasks.training.hosts.checks import host_problems
 from trainyard.tasks.training.launchers.mpi import mpirun_path
 from trainyard.tasks.training.packages.packages import read_asked
 from trainyard.tasks.training.snapshot import source_files
@@ -23,14 +26,12 @@ print(json.dumps({"devices": torch.cuda.device_count() if torch.cuda.is_availabl
 
 
 def training_problems(estimator: PyTorch) -> list[str]:
-    """Everything that would keep a job from running on this machine, one sentence each."""
+    """Everything that would keep a job from running on its target, one sentence each."""
+    hosts = estimator.compute_target
     return [
         *(source_problems(estimator.source_directory, estimator.entry_script) or _snapshot_problems(estimator)),
-        *_target_problems(estimator),
         *framework_problems(estimator.framework_version),
-        *_mpi_problems(estimator),
-        *_gpu_problems(estimator),
-        *_package_problems(estimator),
+        *(_local_problems(estimator) if isinstance(hosts, str) else _host_problems(estimator, hosts)),
         *_container_problems(estimator),
     ]
 
@@ -47,10 +48,30 @@ def _snapshot_problems(estimator: PyTorch) -> list[str]:
     return [f"entry_script {estimator.entry_script!r} is left out by the .gitignore or .amlignore of {str(source)!r}"]
 
 
+def _local_problems(estimator: PyTorch) -> list[str]:
+    return [
+        *_target_problems(estimator),
+        *_mpi_problems(estimator),
+        *_gpu_problems(estimator),
+        *_package_problems(estimator),
+    ]
+
+
+def _host_problems(estimator: PyTorch, hosts: Hosts) -> list[str]:
+    asked = [name for name in NOT_ON_HOSTS if getattr(estimator, name)]
+    return [
+        *host_problems(estimator, hosts, Settings().home),
+        *(f"{name} is not available on hosts in this version: install the same there and here" for name in asked),
+    ]
+
+
 def _target_problems(estimator: PyTorch) -> list[str]:
     problems = []
     if estimator.compute_target != "local":
-        problems.append(f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local'")
+        problems.append(
+            f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local' and on "
+            "'hosts/NAME' (a Prefect block)"
+        )
     if estimator.node_count > 1:
         problems.append(
             f"node_count={estimator.node_count}, but compute_target 'local' is one machine: use node_count=1 and "
@@ -62,9 +83,12 @@ def _target_problems(estimator: PyTorch) -> list[str]:
 def _container_problems(estimator: PyTorch) -> list[str]:
     """A setting that has no effect is refused: nobody should believe it had one."""
     asked = [name for name in ("shm_size", "custom_docker_image") if getattr(estimator, name) is not None]
-    return [
-        f"{name} is for container work pools; compute_target {estimator.compute_target!r} is none" for name in asked
-    ]
+    target = estimator.compute_target if isinstance(estimator.compute_target, str) else "hosts"
+    return [f"{name} is for container work pools; compute_target {target!r} is none" for name in asked]
+
+
+NOT_ON_HOSTS = ("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file")
+"""An environment layer is on this machine alone."""
 
 
 def _mpi_problems(estimator: PyTorch) -> list[str]:

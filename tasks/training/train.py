@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from trainyard.tasks.errors import WorldSizeError
 from trainyard.tasks.runtime.live import MetricsTail
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
+from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
 from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
+from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
 from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_logs
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
@@ -70,6 +73,9 @@ def train_model(
         resumed = _prepare_checkpoints(run, estimator, data, context)
         views = make_views(estimator.references, data, run, context.home)
         spec = launch_spec(estimator, run, views.paths, context, packages)
+        if isinstance(estimator.compute_target, Hosts):
+            plan = hosts_plan(sys.executable, estimator.compute_target, run, data, context)
+            spec = on_hosts(spec, estimator, plan, views.paths)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)

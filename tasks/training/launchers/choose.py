@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.tasks.training import process
-from trainyard.tasks.training.launchers import mpi, single, torchrun
+from trainyard.tasks.training.launchers import mpi, mpi_hosts, single, torchrun
 from trainyard.tasks.training.launchers.command import LaunchCommand, LaunchSpec
 from trainyard.tasks.training.launchers.launcher import Job, Launcher
 
@@ -37,10 +37,14 @@ LOCAL_LAUNCHERS: Mapping[str | None, Launcher] = {
 }
 """By ``distributed_backend``."""
 
+HOSTS_LAUNCHERS: Mapping[str | None, Launcher] = {"mpi": LocalLauncher(mpi_hosts.build)}
+"""By ``distributed_backend``, over several hosts; what runs on this machine holds their connections."""
+
 
 def launcher_for(spec: LaunchSpec) -> Launcher:
     """The launcher of a job."""
-    return LOCAL_LAUNCHERS[spec.distributed_backend]
+    launchers = LOCAL_LAUNCHERS if spec.hosts is None else HOSTS_LAUNCHERS
+    return launchers[spec.distributed_backend]
 
 
 def build_launch_command(spec: LaunchSpec) -> LaunchCommand:

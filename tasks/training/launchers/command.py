@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.tasks.runtime.argv import shielded
+from trainyard.tasks.training.hosts.plan import HostsPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,9 @@ class LaunchSpec:
 
     timeout_s: float | None = None
     """Seconds until the whole job is ended."""
+
+    hosts: HostsPlan | None = None
+    """The machines, where they are others than this one."""
 
     @property
     def world_size(self) -> int:

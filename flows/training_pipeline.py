@@ -51,8 +51,8 @@ def training_pipeline(
     metrics = run.stage("metrics", collect, trained)
     if export is None:
         return run.result(metrics)
-    bundle = run.stage("export", export_model, export, trained)
-    validated = run.stage("validate", validate, validation, bundle, trained)
+    bundle = run.stage("export", export_model, export, trained, data)
+    validated = run.stage("validate", validate, validation, bundle, trained, run.champion(validation, bundle))
     lineage = run.lineage(data, trained, metrics)
     model = run.stage("register", register, run.model_name, bundle, validated, lineage)
     return run.result(metrics, bundle, validated, model)

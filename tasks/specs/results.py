@@ -30,6 +30,29 @@ class StageOutcome(Spec):
     """Size in bytes of what the stage made."""
 
 
+class ExportAttempt(Spec):
+    """One way that was tried to turn the trained model into ONNX."""
+
+    exporter: Literal["dynamo", "torchscript"]
+    """The exporter of ``torch.onnx``."""
+
+    strict: bool | None = None
+    """Mode of ``torch.export``; None where it was not called."""
+
+    opset: int | None = None
+    """Opset asked for; None for the exporter's own default."""
+
+    error: str | None = None
+    """Why it failed; None for the one that succeeded."""
+
+    @property
+    def description(self) -> str:
+        """For people: ``dynamo exporter, strict, opset 20``."""
+        mode = "" if self.strict is None else ", strict" if self.strict else ", non-strict"
+        name = "dynamo" if self.exporter == "dynamo" else "TorchScript"
+        return f"{name} exporter{mode}, {'default opset' if self.opset is None else f'opset {self.opset}'}"
+
+
 class ValidationSummary(Spec):
     """The verdict of the validation stage."""
 
@@ -53,6 +76,9 @@ class ValidationSummary(Spec):
 
     metrics: dict[str, float] = Field(default_factory=dict)
     """Quality on the held-out labels in ONNX Runtime, for example accuracy."""
+
+    samples_sha256: str | None = None
+    """Digest of the samples that the metrics were measured on: only metrics of the same samples can be compared."""
 
 
 class PipelineResult(Spec):

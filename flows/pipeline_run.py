@@ -33,6 +33,7 @@ from trainyard.tasks.registry.load import find_champion
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.policy import DEFAULT_POLICIES, StageName, StagePolicy
 from trainyard.tasks.specs.results import PipelineResult, StageOutcome
 from trainyard.tasks.specs.validation import OrtValidation
@@ -95,6 +96,8 @@ class PipelineRunner:
         model_name: str | None,
         policies: Mapping[StageName, StagePolicy] | None,
         store: str | None,
+        export: OnnxExport | None = None,
+        validation: OrtValidation | None = None,
     ) -> "PipelineRunner":
         """Check what was asked for and settle the defaults.
 
@@ -106,7 +109,7 @@ class PipelineRunner:
         settings = Settings()
         model_name = model_name or default_model_name(estimator)
         store_url = store or settings.store_url
-        check_inputs(estimator, model_name, store_url)
+        check_inputs(estimator, model_name, store_url, export, validation)
         return cls(
             estimator,
             model_name,

@@ -45,7 +45,7 @@ def training_pipeline(
         InvalidInputError: Something asked for cannot run; names every problem. Nothing was launched.
         PipelineError: A stage failed; see ``trainyard.errors``.
     """
-    run = PipelineRunner.prepare(estimator, model_name, policies, store)
+    run = PipelineRunner.prepare(estimator, model_name, policies, store, export, validation)
     data = run.stage("stage", stage, estimator.references)
     trained = run.stage("train", train, estimator, data)
     metrics = run.stage("metrics", collect, trained)

@@ -118,7 +118,9 @@ def load_eager(
     if not isinstance(module, torch.nn.Module):
         raise ExportError(f"The {DESCRIPTIONS[kind]} gives a {type(module).__name__}, not a torch.nn.Module.")
     was_training = module.training
-    module = module.cpu().eval().requires_grad_(False)
+    module = module.cpu().eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
     names, parameters = _matched(tuple(example), module)
     return EagerModel(kind, module, {name: example[name] for name in names}, parameters, was_training)
 
@@ -172,7 +174,9 @@ def _state_dict(loaded: Any) -> "dict[str, torch.Tensor]":
     import torch
 
     for candidate in (loaded, *(loaded.get(key) for key in _STATE_KEYS if isinstance(loaded, Mapping))):
-        if isinstance(candidate, Mapping) and any(isinstance(v, torch.Tensor) for v in candidate.values()):
+        if isinstance(candidate, Mapping) and (
+            not candidate or any(isinstance(value, torch.Tensor) for value in candidate.values())
+        ):
             return {str(name): value for name, value in candidate.items()}
     found = f"a dictionary with {_some(map(str, loaded))}" if isinstance(loaded, Mapping) else type(loaded).__name__
     raise ExportError(f"Expected a state dict, or a checkpoint with one under {', '.join(_STATE_KEYS)}; found {found}.")

@@ -1,6 +1,7 @@
 """What a saved model is, told from its bytes alone: nothing in it is run."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Literal, get_args
@@ -81,7 +82,9 @@ def _is_plain_legacy(path: Path) -> bool:
     import torch
 
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the protocol, for a pickle that is refused anyhow
+            torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
         return False
     return True

@@ -91,6 +91,7 @@ def latency_chart(entries: Sequence[Latency]) -> str:
             axes.bar(places, medians, 0.38, color=colour, label=runtime)
             axes.errorbar(places, medians, [[0] * len(tails), tails], fmt="none", ecolor=INK, capsize=4, lw=1)
         axes.set_xticks(range(len(entries)), names)
+        axes.set_yscale("log")
         axes.set_ylabel("ms a call (line: to p95)")
         axes.legend(frameon=False)
 

@@ -148,13 +148,11 @@ class PipelineRunner:
         return result.product
 
     def champion(self, validation: OrtValidation, bundle: OnnxBundle) -> Champion | None:
-        """The registered version that the new model is compared with: none, if not asked for or if it is the same."""
+        """The registered version that the new model is compared with, where that is asked for and there is one."""
         if validation.champion_margin is None:
             return None
-        found = find_champion(self.model_name, ArtifactStore(self._store_url))
-        if found is None or found.bundle.sha256 == bundle.bundle.sha256:
-            return None
-        return Champion(version=found.version, bundle=found.bundle)
+        found = find_champion(self.model_name, ArtifactStore(self._store_url), bundle.bundle.sha256)
+        return Champion(version=found.version, bundle=found.bundle) if found else None
 
     def lineage(self, data: StagedData, trained: TrainedRun, metrics: CollectedMetrics) -> Lineage:
         """Where the model comes from."""
@@ -183,8 +181,16 @@ class PipelineRunner:
             stages=self._outcomes,
             model_uri=model.uri if model else None,
             onnx_path=str(self._local_model(bundle)) if bundle else None,
+            report_path=self._local_report(validated),
             validation=validated.summary if validated else None,
         )
+
+    def _local_report(self, validated: ValidatedModel | None) -> str | None:
+        if validated is None or validated.page is None:
+            return None
+        path = self._home / "reports" / f"validation-{validated.page.sha256[:16]}.html"
+        store = StageContext(store_url=self._store_url, home=self._home).store
+        return str(store.materialize_once(validated.page, path))
 
     def _local_model(self, bundle: OnnxBundle) -> Path:
         directory = self._home / "models" / bundle.bundle.sha256[:32]

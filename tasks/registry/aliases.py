@@ -63,6 +63,17 @@ def list_moves(store: ArtifactStore, name: str) -> list[Move]:
     return [_read_move(store, name, number) for number in numbers(folder)]
 
 
+def reigns(moves: list[Move]) -> list[int]:
+    """The versions that were champion one after another, without those that were rolled back."""
+    versions: list[int] = []
+    for move in moves:
+        if move.kind == "rollback":
+            versions.pop()
+        else:
+            versions.append(move.version)
+    return versions
+
+
 def champion_of(store: ArtifactStore, name: str) -> int | None:
     """The champion's version, or None while there is none."""
     found = numbers(model_location(store, name) / CHAMPION)

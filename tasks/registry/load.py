@@ -15,7 +15,7 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 from trainyard.tasks.models.bundle import verify_bundle
 from trainyard.tasks.models.layout import REPORT_FILE, REPORT_PAGE
-from trainyard.tasks.registry.aliases import CHAMPION, champion_of, resolve
+from trainyard.tasks.registry.aliases import CHAMPION, list_moves, reigns, resolve
 from trainyard.tasks.registry.manifest import ModelManifest
 from trainyard.tasks.registry.versions import check_name, read_manifest, version_location
 
@@ -49,10 +49,17 @@ def load_model(name: str, version: str | int = CHAMPION, context: StageContext |
     return target
 
 
-def find_champion(name: str, store: ArtifactStore) -> ModelManifest | None:
-    """The manifest of the champion, or None while there is none."""
-    version = champion_of(store, name)
-    return None if version is None else read_manifest(store, name, version)
+def find_champion(name: str, store: ArtifactStore, bundle_sha256: str) -> ModelManifest | None:
+    """The champion that a bundle must be compared with, or None while there is none.
+
+    Where the bundle is the champion's own, that is the champion before it: so a pipeline that runs again asks the same
+    question again, and finds its answer in the cache.
+    """
+    for version in reversed(reigns(list_moves(store, name))):
+        manifest = read_manifest(store, name, version)
+        if manifest.bundle.sha256 != bundle_sha256:
+            return manifest
+    return None
 
 
 def bundle_files(manifest: ModelManifest) -> tuple[TreeEntry, ...]:

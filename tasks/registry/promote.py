@@ -2,7 +2,7 @@
 
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, RegistrationError, StorageNotFoundError
-from trainyard.tasks.registry.aliases import Decision, Move, move_champion
+from trainyard.tasks.registry.aliases import Decision, Move, move_champion, reigns
 from trainyard.tasks.registry.manifest import ModelManifest
 from trainyard.tasks.registry.register import verify_files
 from trainyard.tasks.registry.versions import read_manifest, version_location
@@ -55,24 +55,13 @@ def roll_back(store: ArtifactStore, name: str, reason: str) -> Move:
     """
 
     def decide(moves: list[Move]) -> Decision:
-        earlier = _reigns(moves)[:-1]
+        earlier = reigns(moves)[:-1]
         if not earlier:
             raise RegistrationError(f"The champion of {name} cannot be rolled back: no version was it before.")
         _whole(store, name, earlier[-1])
         return Decision(earlier[-1], reason, "rollback")
 
     return move_champion(store, name, decide)
-
-
-def _reigns(moves: list[Move]) -> list[int]:
-    """The versions that were champion, without those that were rolled back."""
-    reigns: list[int] = []
-    for move in moves:
-        if move.kind == "rollback":
-            reigns.pop()
-        else:
-            reigns.append(move.version)
-    return reigns
 
 
 def _whole(store: ArtifactStore, name: str, version: int) -> ModelManifest:

@@ -102,5 +102,8 @@ class PipelineResult(Spec):
     onnx_path: str | None = None
     """A local, verified copy of the ONNX model."""
 
+    report_path: str | None = None
+    """A local HTML page that shows the validation."""
+
     validation: ValidationSummary | None = None
     """The verdict, or None where the pipeline ended before validation."""

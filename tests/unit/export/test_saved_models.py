@@ -307,3 +307,13 @@ def test_the_ladder_records_each_attempt_with_its_reason(tmp_path):
     assert lower.opset == lower.attempts[-1].opset < 25
     properties = {p.key: p.value for p in model_of(saved, lower).metadata_props}
     assert properties["trainyard.exporter"] == f"TorchScript exporter, opset {lower.opset}"
+
+
+def test_safetensors(tmp_path):
+    pytest.importorskip("safetensors", reason="the package safetensors is not installed")
+    script = "import model; from safetensors.torch import save_file; "
+    script += "save_file(model.trained().state_dict(), 'outputs/model.safetensors')"
+    saved = project(tmp_path, script, model=NETWORK)
+    bundle = saved.export(module="model:Net")
+    assert names(saved, bundle) == EXPECTED
+    assert saved.validate(bundle)[0].summary.passed

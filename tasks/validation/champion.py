@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainyard.tasks.artifacts.products import Champion
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -9,8 +10,14 @@ from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.layout import MODEL_FILE, SIGNATURE_FILE
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.validation.report import ChampionFigure, QualityFigure
-from trainyard.tasks.validation.samples import Samples
+from trainyard.tasks.validation.samples import Samples, spread
 from trainyard.tasks.validation.session import open_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Indices = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +46,8 @@ def compare_with_champion(
     if samples.labels is None or signature.classifier_output is None or not measured:
         return []
     try:
-        accuracy = _accuracy(folder / MODEL_FILE, signature, samples, provider)
+        positions = spread(len(samples.indices), measured[0].num_samples)  # as the challenger was
+        accuracy = _accuracy(folder / MODEL_FILE, signature, samples, positions, provider)
     except ValidationFailedError as error:
         log.warning("The champion, version %d, cannot be compared with: %s", champion.version, error)
         return []
@@ -55,18 +63,17 @@ def compare_with_champion(
     ]
 
 
-def _accuracy(path: Path, signature: ModelSignature, samples: Samples, provider: str) -> float:
+def _accuracy(path: Path, signature: ModelSignature, samples: Samples, positions: "Indices", provider: str) -> float:
     import numpy as np
 
     assert samples.labels is not None and signature.classifier_output is not None
     model = open_model(path, provider)
-    num_samples = len(samples.indices)
     names = [tensor.name for tensor in signature.inputs]
     right = 0
-    for start in range(0, num_samples, signature.batch_size):
-        positions = np.arange(start, min(start + signature.batch_size, num_samples))
-        batch = np.resize(positions, signature.batch_size)
+    for start in range(0, len(positions), signature.batch_size):
+        chosen = positions[start : start + signature.batch_size]
+        batch = np.resize(chosen, signature.batch_size)
         inputs = {name: samples.inputs[name][batch] for name in names if name in samples.inputs}
-        classes = model(inputs)[signature.classifier_output].argmax(axis=1)[: len(positions)]
-        right += int((classes == samples.labels[positions]).sum())
-    return right / num_samples
+        classes = model(inputs)[signature.classifier_output].argmax(axis=1)[: len(chosen)]
+        right += int((classes == samples.labels[chosen]).sum())
+    return right / len(positions)

@@ -368,9 +368,16 @@ def test_a_model_is_loaded_whole_or_not_at_all(context, tmp_path):
     (version_folder(context, 2) / "model.onnx.data").write_bytes(b"swapped")
     with pytest.raises(ArtifactDamagedError, match=r"model.onnx.data was swapped or damaged"):
         load_model("digits", "latest", context)
+    description = version_folder(context, 2) / "bundle.json"
+    text = description.read_text()
+    description.write_text(f"{text}\n")  # says the same of the other files
+    with pytest.raises(ArtifactDamagedError, match=r"bundle.json was swapped or damaged"):
+        load_model("digits", "latest", context)
+    description.write_text(text)
     (version_folder(context, 2) / "model.onnx.data").unlink()
     with pytest.raises(ArtifactDamagedError, match=r"model.onnx.data is missing"):
         load_model("digits", 2, context)
+    assert not list(context.home.glob("registered/.*"))  # nothing half fetched stays
     assert len(list((context.home / "registered").iterdir())) == 1
 
 

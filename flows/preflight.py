@@ -6,16 +6,26 @@ from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError, PermanentError, TransientError
+from trainyard.tasks.export.preflight import export_problems
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.export import OnnxExport
+from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.staging.probe import probe_reference
 from trainyard.tasks.training.preflight import training_problems
+from trainyard.tasks.validation.preflight import validation_problems
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
-def check_inputs(estimator: PyTorch, model_name: str, store_url: str) -> None:
-    """Look at everything a run needs: source, launcher, devices, data, store, names.
+def check_inputs(
+    estimator: PyTorch,
+    model_name: str,
+    store_url: str,
+    export: OnnxExport | None = None,
+    validation: OrtValidation | None = None,
+) -> None:
+    """Look at everything a run needs: source, launcher, devices, data, store, names, model factory, providers.
 
     Raises:
         InvalidInputError: Names every problem found.
@@ -25,6 +35,8 @@ def check_inputs(estimator: PyTorch, model_name: str, store_url: str) -> None:
         *_data_problems(estimator),
         *_store_problems(store_url),
         *_name_problems(model_name),
+        *(export_problems(export, estimator.source_directory) if export else []),
+        *(validation_problems(validation) if export and validation else []),
     ]
     if problems:
         raise InvalidInputError.from_problems("The training pipeline", problems)

@@ -16,6 +16,8 @@ def render_summary(result: PipelineResult) -> RenderableType:
         lines.append(_line("ONNX model", result.onnx_path))
     if result.validation:
         lines.append(_line("validation", _verdict(result.validation)))
+    if result.report_path:
+        lines.append(_line("report", result.report_path))
     if result.model_uri:
         lines.append(_line("registered", result.model_uri))
     lines.append(_line("Prefect run", result.run_url or result.run_id))

@@ -45,14 +45,14 @@ def training_pipeline(
         InvalidInputError: Something asked for cannot run; names every problem. Nothing was launched.
         PipelineError: A stage failed; see ``trainyard.errors``.
     """
-    run = PipelineRunner.prepare(estimator, model_name, policies, store)
+    run = PipelineRunner.prepare(estimator, model_name, policies, store, export, validation)
     data = run.stage("stage", stage, run.estimator.references)
     trained = run.stage("train", train, run.estimator, data)
     metrics = run.stage("metrics", collect, trained)
     if export is None:
         return run.result(metrics)
-    bundle = run.stage("export", export_model, export, trained)
-    validated = run.stage("validate", validate, validation, bundle, trained)
+    bundle = run.stage("export", export_model, export, trained, data)
+    validated = run.stage("validate", validate, validation, bundle, trained, run.champion(validation, bundle))
     lineage = run.lineage(data, trained, metrics)
     model = run.stage("register", register, run.model_name, bundle, validated, lineage)
     return run.result(metrics, bundle, validated, model)

@@ -158,9 +158,11 @@ class ValidationFailedError(PermanentError):
 
     Attributes:
         report_uri: Where the full report is.
+        page_path: A local HTML page that shows it.
     """
 
     report_uri: str | None = None
+    page_path: str | None = None
 
 
 class RegistrationError(PermanentError):

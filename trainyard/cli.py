@@ -14,7 +14,12 @@ from trainyard.tasks.errors import InvalidInputError, PipelineError, PrefectUnav
 from trainyard.tasks.specs.policy import STAGE_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import RenderableType
+
     from trainyard.flows.pipeline_file import PipelineFile
+    from trainyard.tasks.artifacts.store import ArtifactStore
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -109,6 +114,97 @@ def explain(
     except PipelineError as error:
         _end(error)
     Console().print(render_explanation(*explained))
+
+
+models_app = typer.Typer(no_args_is_help=True, help="The registry of validated models.")
+app.add_typer(models_app, name="models")
+
+ModelName = Annotated[str, typer.Argument(help="The model's name.")]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option("--store", help="URL of the artifact store; by default TRAINYARD_STORE, or this machine's own."),
+]
+
+
+@models_app.command("list")
+def models_list(
+    name: Annotated[str | None, typer.Argument(help="Show the versions of this model.")] = None, store: StoreUrl = None
+) -> None:
+    """List the registered models, or the versions of one."""
+    from trainyard.flows.registry_view import render_models
+
+    _show(lambda: render_models(_store(store), name))
+
+
+@models_app.command("show")
+def models_show(
+    name: ModelName,
+    version: Annotated[str, typer.Argument(help="A number, champion or latest.")] = "latest",
+    store: StoreUrl = None,
+) -> None:
+    """Show a version: its lineage, proof and files, and the champion's history."""
+    from trainyard.flows.registry_view import render_version
+
+    _show(lambda: render_version(_store(store), name, version))
+
+
+@models_app.command("diff")
+def models_diff(
+    name: ModelName,
+    first: Annotated[str, typer.Argument(help="A number, champion or latest.")] = "champion",
+    second: Annotated[str, typer.Argument(help="A number, champion or latest.")] = "latest",
+    store: StoreUrl = None,
+) -> None:
+    """Show what differs between two versions."""
+    from trainyard.flows.registry_view import render_difference
+
+    _show(lambda: render_difference(_store(store), name, first, second))
+
+
+@models_app.command("promote")
+def models_promote(
+    name: ModelName,
+    version: Annotated[str, typer.Argument(help="A number, or latest.")] = "latest",
+    override: Annotated[
+        str | None, typer.Option(help="Why to promote it although it is worse, or cannot be compared.")
+    ] = None,
+    store: StoreUrl = None,
+) -> None:
+    """Make a version the champion, if it passed validation and is not worse than the present one."""
+    from trainyard.flows.registry_view import describe_move
+    from trainyard.tasks.registry.aliases import resolve
+    from trainyard.tasks.registry.promote import promote
+
+    place = _store(store)
+    _show(lambda: describe_move(name, promote(place, name, resolve(place, name, version), override=override)))
+
+
+@models_app.command("rollback")
+def models_rollback(
+    name: ModelName,
+    reason: Annotated[str, typer.Option(help="Why; kept with the move.")] = "rolled back by hand",
+    store: StoreUrl = None,
+) -> None:
+    """Give the champion back to the version that was it before."""
+    from trainyard.flows.registry_view import describe_move
+    from trainyard.tasks.registry.promote import roll_back
+
+    _show(lambda: describe_move(name, roll_back(_store(store), name, reason)))
+
+
+def _store(url: str | None) -> "ArtifactStore":
+    from trainyard.tasks.artifacts.store import ArtifactStore
+    from trainyard.tasks.settings import Settings
+
+    return ArtifactStore(url or Settings().store_url)
+
+
+def _show(render: "Callable[[], RenderableType]") -> None:
+    try:
+        shown = render()
+    except PipelineError as error:
+        _end(error)
+    Console().print(shown, soft_wrap=True)
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from trainyard.tasks.artifacts.references import ArtifactRef
-from trainyard.tasks.specs.results import ValidationSummary
+from trainyard.tasks.specs.export import OnnxExport
+from trainyard.tasks.specs.results import ExportAttempt, ValidationSummary
 from trainyard.tasks.specs.spec import Spec
 
 
@@ -85,13 +86,20 @@ class OnnxBundle(Spec):
     """The export stage's product."""
 
     bundle: ArtifactRef
-    """Tree: ``model.onnx``, its external data if any, and ``signature.json``."""
+    """Tree: ``model.onnx``, its external data if any, ``signature.json``, ``bundle.json``, and labels and
+    preprocessing notes where there are any."""
 
     opset: int
     """Opset version of the default ONNX domain."""
 
     model_file: str
-    """Path inside the run's outputs of the program that was exported."""
+    """Path inside the run's outputs of the model that was exported."""
+
+    settings: OnnxExport = OnnxExport()
+    """How it was loaded and exported; validation loads it the same way."""
+
+    attempts: tuple[ExportAttempt, ...] = ()
+    """Every way that was tried, in order; the last one succeeded."""
 
 
 class ValidatedModel(Spec):
@@ -109,6 +117,22 @@ class ValidatedModel(Spec):
 
     summary: ValidationSummary
     """The verdict."""
+
+    page: ArtifactRef | None = None
+    """HTML: the report for people."""
+
+    champion_version: int | None = None
+    """The registered version that it was compared with, and is not worse than."""
+
+
+class Champion(Spec):
+    """The registered version that a new model must not be worse than."""
+
+    version: int
+    """Its version."""
+
+    bundle: ArtifactRef
+    """Tree: its ONNX bundle."""
 
 
 class RegisteredModel(Spec):

@@ -1,131 +1,136 @@
-"""The dynamo ONNX exporter, and the checks of what it wrote. The one module that calls it."""
+"""From a trained model to a checked ``model.onnx`` and its signature."""
 
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainyard.tasks.errors import ExportError
-from trainyard.tasks.models.layout import MODEL_FILE
-from trainyard.tasks.models.program import TrainedProgram, quiet_torch
-from trainyard.tasks.models.signature import BATCH_AXIS, ModelSignature, TensorSignature
+from trainyard.tasks.export.axes import named_axes
+from trainyard.tasks.export.convert import convert
+from trainyard.tasks.export.ladder import attempts_for, climb
+from trainyard.tasks.models.layout import EXTERNAL_DATA_FILE, MODEL_FILE
+from trainyard.tasks.models.signature import ModelSignature, TensorSignature
+from trainyard.tasks.models.trained import Axes, TrainedModel
 from trainyard.tasks.specs.export import OnnxExport
+from trainyard.tasks.specs.results import ExportAttempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
     from onnxscript import ir
 
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
-_TERMINAL_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_REASON = re.compile(r"<class '[\w.]*?(\w+)'>: (.*)")
+MAX_INLINE_BYTES = 1_800_000_000
+"""Weights above this lie beside the model: a protobuf message ends at 2^31 bytes, graph and names included."""
 
 
-def write_onnx(
-    program: TrainedProgram, settings: OnnxExport, provenance: Mapping[str, str], folder: Path
-) -> tuple[ModelSignature, int]:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Args:
+        signature: What the model takes and gives.
+        opset: Of the default ONNX domain.
+        attempts: Every way that was tried; the last one succeeded.
+        was_training: Whether the model was saved in training mode.
+    """
+
+    signature: ModelSignature
+    opset: int
+    attempts: tuple[ExportAttempt, ...]
+    was_training: bool
+
+
+def write_onnx(model: TrainedModel, settings: OnnxExport, provenance: Mapping[str, str], folder: Path) -> Exported:
     """Write ``model.onnx`` (weights above 2 GB as external data beside it) and prove that it is well formed.
 
     Args:
-        program: The trained program.
-        settings: Opset, and whether the batch must be dynamic.
+        model: The trained model.
+        settings: Opset, dynamic axes, names, and what may be tried.
         provenance: Kept in the model's metadata.
         folder: Where to; must exist.
 
-    Returns:
-        The model's signature, and its opset.
-
     Raises:
-        ExportError: ONNX cannot express the program as asked; says why. A retry does not help.
+        ExportError: ONNX cannot express the model as asked; says why. A retry does not help.
     """
-    batch_size = program.batch_size
-    onnx_program = _convert(program, settings.opset)
-    model = onnx_program.model
-    opset = _opset(model, settings.opset)
-    if settings.dynamic_batch:
-        _require_dynamic_batch(model)
-    _name_batch_axis(model)
-    _remove_stack_traces(model)
-    model.metadata_props.update(provenance)
-    onnx_program.save(folder / MODEL_FILE)
-    _check(folder / MODEL_FILE)
-    return _signature(model, batch_size), opset
-
-
-def _convert(program: TrainedProgram, opset: int | None) -> "torch.onnx.ONNXProgram":
-    import torch
-
-    try:
-        with quiet_torch():
-            onnx_program = torch.onnx.export(
-                program.program,
-                dynamo=True,
-                verbose=False,
-                opset_version=opset,
-                input_names=list(program.input_names),
-                output_names=list(program.output_names),
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise ExportError(
-            f"The ONNX exporter of torch {torch.__version__} cannot express the model: {_reason(error)}. "
-            "Replace that operation in the model, or choose another OnnxExport.opset."
-        ) from error
-    assert onnx_program is not None  # None only for the old exporter
-    return onnx_program
-
-
-def _reason(error: Exception) -> str:
-    """The first cause in the exporter's summary, which lists causes innermost first."""
-    text = _TERMINAL_COLOUR.sub("", str(error))
-    causes = _REASON.findall(text)
-    reason = f"{causes[0][0]}: {causes[0][1]}" if causes else f"{type(error).__name__}: {' '.join(text.split())}"
-    return reason[:500].rstrip(". ")
-
-
-def _opset(model: "ir.Model", asked: int | None) -> int:
-    """The opset of the model; the exporter only warns where it could not convert to the one asked for."""
-    found = model.opset_imports[""]
-    if asked is not None and found != asked:
-        raise ExportError(
-            f"OnnxExport.opset asks for {asked}, but the exporter can express this model in {found} only."
+    axes = named_axes(settings, model.example_inputs)
+    names = _output_names(settings, model.output_names)
+    with tempfile.TemporaryDirectory(prefix="trainyard-traced-") as scratch:
+        onnx_model, attempts = climb(
+            attempts_for(settings, model.kind),
+            lambda attempt: convert(model, axes, names, attempt, Path(scratch)),
         )
-    return found
+        _name_axes(onnx_model, axes)
+        _require_dynamic(onnx_model, axes)
+        _remove_stack_traces(onnx_model)
+        onnx_model.metadata_props.update({**provenance, "trainyard.exporter": attempts[-1].description})
+        _save(onnx_model, folder)
+    _check(folder / MODEL_FILE)
+    return Exported(
+        signature=_signature(onnx_model, model),
+        opset=onnx_model.opset_imports[""],
+        attempts=attempts,
+        was_training=model.was_training,
+    )
 
 
-def _require_dynamic_batch(model: "ir.Model") -> None:
-    frozen = {value.name: _sizes(value) for value in model.graph.inputs if not _is_symbolic_first(value)}
-    if frozen:
-        shapes = ", ".join(f"{name} {list(sizes)}" for name, sizes in frozen.items())
+def _output_names(settings: OnnxExport, found: tuple[str, ...]) -> tuple[str, ...]:
+    if settings.output_names is None:
+        return found
+    if len(settings.output_names) != len(found) or len(set(settings.output_names)) != len(found):
+        raise ExportError(
+            f"OnnxExport.output_names names {', '.join(settings.output_names)}; expected {len(found)} different names, "
+            f"for {', '.join(found)}."
+        )
+    return settings.output_names
+
+
+def _name_axes(model: "ir.Model", axes: Axes) -> None:
+    """Call dynamic axes by their names everywhere; torch calls them ``s34`` or so, also in ``2*s34``."""
+    from onnxscript import ir
+
+    names = {}
+    for value in model.graph.inputs:
+        for axis, name in axes.get(value.name or "", {}).items():
+            size = _sizes(value)[axis]
+            if isinstance(size, str):
+                names[size] = name
+    if not names:
+        return
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b")
+    for value in _values(model):
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [
+                    dim if isinstance(dim, int) else pattern.sub(lambda m: names[m[1]], dim.value or "") or None
+                    for dim in value.shape
+                ]
+            )
+
+
+def _require_dynamic(model: "ir.Model", axes: Axes) -> None:
+    frozen = []
+    for value in model.graph.inputs:
+        sizes = _sizes(value)
+        for axis, name in axes.get(value.name or "", {}).items():
+            if isinstance(sizes[axis], int):
+                frozen.append((value.name, axis, name, sizes))
+    if not frozen:
+        return
+    shapes = ", ".join(f"{name} {list(sizes)}" for name, _, _, sizes in frozen)
+    if all(axis == 0 for _, axis, _, _ in frozen):
         raise ExportError(
             f"The saved program takes one batch size only: {shapes}; expected a dynamic first axis. Save it "
             "with torch.export.export(…, dynamic_shapes=({0: torch.export.Dim('batch')},)), one entry an "
             "input, and an example batch of at least 2; or accept the fixed batch with "
             "OnnxExport(dynamic_batch=False)."
         )
-
-
-def _is_symbolic_first(value: "ir.Value") -> bool:
-    sizes = _sizes(value)
-    return bool(sizes) and isinstance(sizes[0], str)
-
-
-def _name_batch_axis(model: "ir.Model") -> None:
-    """Call the dynamic first axis ``batch`` everywhere; torch calls it ``s34`` or so, also in ``2*s34``."""
-    from onnxscript import ir
-
-    symbols = {str(_sizes(value)[0]) for value in model.graph.inputs if _is_symbolic_first(value)}
-    if not symbols:
-        return
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, sorted(symbols)))})\b")
-    for value in _values(model):
-        if value.shape is not None:
-            value.shape = ir.Shape(
-                [
-                    dim if isinstance(dim, int) else pattern.sub(BATCH_AXIS, dim.value or "") or None
-                    for dim in value.shape
-                ]
-            )
+    wanted = ", ".join(f"axis {axis} of {name} ({axis_name!r})" for name, axis, axis_name, _ in frozen)
+    raise ExportError(
+        f"The exported model has fixed sizes where any were asked for, {wanted}: {shapes}. Save the program with a "
+        "torch.export.Dim for each of them, or leave them out of OnnxExport.dynamic_axes."
+    )
 
 
 def _values(model: "ir.Model") -> "Iterator[ir.Value]":
@@ -138,6 +143,15 @@ def _remove_stack_traces(model: "ir.Model") -> None:
     """They hold paths of the machine and run that trained, so equal models would differ."""
     for node in model.graph.all_nodes():
         node.metadata_props.pop(_STACK_TRACE, None)
+        node.doc_string = None
+
+
+def _save(model: "ir.Model", folder: Path) -> None:
+    from onnxscript import ir
+
+    weights = (value.const_value for value in model.graph.initializers.values())
+    num_bytes = sum(weight.nbytes for weight in weights if weight is not None)
+    ir.save(model, folder / MODEL_FILE, external_data=EXTERNAL_DATA_FILE if num_bytes > MAX_INLINE_BYTES else None)
 
 
 def _check(path: Path) -> None:
@@ -150,11 +164,12 @@ def _check(path: Path) -> None:
         raise ExportError(f"The exported model is not valid ONNX {onnx.__version__}: {str(error)[:500]}") from error
 
 
-def _signature(model: "ir.Model", batch_size: int) -> ModelSignature:
+def _signature(onnx_model: "ir.Model", model: TrainedModel) -> ModelSignature:
+    shape = next(iter(model.example_inputs.values())).shape
     return ModelSignature(
-        inputs=tuple(_tensor(value) for value in model.graph.inputs),
-        outputs=tuple(_tensor(value) for value in model.graph.outputs),
-        batch_size=batch_size,
+        inputs=tuple(_tensor(value) for value in onnx_model.graph.inputs),
+        outputs=tuple(_tensor(value) for value in onnx_model.graph.outputs),
+        batch_size=shape[0] if shape else 1,
     )
 
 

@@ -1,21 +1,24 @@
-"""Find the saved program in what training left behind."""
+"""Find the saved model in what training left behind."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from trainyard.tasks.artifacts.references import TreeEntry
 from trainyard.tasks.errors import ModelNotFoundError
-from trainyard.tasks.models.layout import PROGRAM_SUFFIX
+from trainyard.tasks.models.kinds import SUFFIXES
 from trainyard.tasks.models.program import HOW_TO_SAVE
 from trainyard.tasks.specs.export import OnnxExport
 
+_PROGRAM_SUFFIX = ".pt2"
 _MOST_LISTED = 20
 
 
-def find_program(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outside: Sequence[str] = ()) -> str:
-    """The path, inside ``outputs/``, of the program to export.
+def find_model(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outside: Sequence[str] = ()) -> str:
+    """The path, inside ``outputs/``, of the model to export.
 
     Args:
-        settings: ``model_file`` names it; otherwise it is the only ``.pt2`` file.
+        settings: ``model_file`` names it; otherwise it is the only program (``.pt2``), else the only file that ends
+            as a saved model does.
         entries: The files of the run's outputs.
         left_outside: Files that the script wrote elsewhere, which are not among them.
 
@@ -26,17 +29,21 @@ def find_program(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outs
     if settings.model_file is not None:
         if settings.model_file in paths:
             return settings.model_file
-        looked_for = f"the file {settings.model_file!r} (OnnxExport.model_file)"
-        raise ModelNotFoundError(_not_found(looked_for, entries, left_outside))
-    programs = [path for path in paths if path.endswith(PROGRAM_SUFFIX)]
-    if len(programs) == 1:
-        return programs[0]
-    if not programs:
-        looked_for = f"one file *{PROGRAM_SUFFIX} (a torch.export program)"
+        raise ModelNotFoundError(
+            _not_found(f"the file {settings.model_file!r} (OnnxExport.model_file)", entries, left_outside)
+        )
+    programs = [path for path in paths if path.endswith(_PROGRAM_SUFFIX)]
+    found = programs or [path for path in paths if PurePosixPath(path).suffix in SUFFIXES]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        others = ", ".join(suffix for suffix in SUFFIXES if suffix != _PROGRAM_SUFFIX)
+        looked_for = f"one file *{_PROGRAM_SUFFIX} (a torch.export program), else one that ends in {others}"
         raise ModelNotFoundError(_not_found(looked_for, entries, left_outside))
     raise ModelNotFoundError(
-        f"Which model to export is not clear: the run's outputs hold {len(programs)} programs, "
-        f"{', '.join(programs)}. Name one: OnnxExport(model_file={programs[0]!r})."
+        f"Which model to export is not clear: the run's outputs hold {len(found)} "
+        f"{'programs' if programs else 'saved models'}, {', '.join(found[:_MOST_LISTED])}. Name one: "
+        f"OnnxExport(model_file={found[0]!r})."
     )
 
 

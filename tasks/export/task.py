@@ -4,8 +4,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from trainyard.tasks.artifacts.digests import canonical_json
-from trainyard.tasks.artifacts.products import OnnxBundle, TrainedRun
+from trainyard.tasks.artifacts.products import OnnxBundle, StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
@@ -23,20 +22,39 @@ EXPORT = Stage(
 
 
 @task(name="export", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
-def export_model(settings: OnnxExport, trained: TrainedRun, context: StageContext) -> "State[StageResult[OnnxBundle]]":
-    """Turn the program that training saved into a checked ONNX bundle."""
-    components = export_components(settings, trained.outputs)
+def export_model(
+    settings: OnnxExport, trained: TrainedRun, data: StagedData, context: StageContext
+) -> "State[StageResult[OnnxBundle]]":
+    """Turn the model that training saved into a checked ONNX bundle."""
+    components = export_components(settings, trained.outputs, trained.source)
 
     def work(key: StageKey) -> OnnxBundle:
-        return export_onnx(settings, trained.outputs, context, trained.left_outside)
+        return export_onnx(
+            settings,
+            trained.outputs,
+            context,
+            source=trained.source,
+            origin=origin_of(trained, data),
+            left_outside=trained.left_outside,
+        )
 
     return as_state(run_stage(EXPORT, components, work, context))
 
 
-def export_components(settings: OnnxExport, outputs: ArtifactRef) -> dict[str, str]:
-    """What decides an export's result, beside its code and libraries."""
-    fields = settings.model_dump(mode="json").items()
+def export_components(settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None = None) -> dict[str, str]:
+    """What decides an export's result, beside its code and libraries; the source where its classes are needed."""
     return {
         "input:outputs": outputs.sha256,
-        **{f"config:{name}": canonical_json(value).decode() for name, value in fields},
+        **({"input:source": source.sha256} if source and settings.needs_source else {}),
+        **settings.key_components(),
     }
+
+
+def origin_of(trained: TrainedRun, data: StagedData) -> dict[str, str]:
+    """What the model's metadata says of its origin, beside the digest of the run's outputs.
+
+    No part of the key: equal outputs are the same model, which then names the source that first made it. A registered
+    version's lineage names its own. No run id: the same training run again would be another model.
+    """
+    datasets = {f"trainyard.dataset.{n}": dataset.sha256 for n, dataset in enumerate(data.datasets)}
+    return {"trainyard.source_sha256": trained.source.sha256, **datasets}

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard.tasks.errors import ExportError
+from trainyard.tasks.models.kinds import ModelKind
+from trainyard.tasks.models.trained import Axes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,6 +46,30 @@ class TrainedProgram:
     """
 
     program: "ExportedProgram"
+    kind: ModelKind = "program"
+
+    @property
+    def was_training(self) -> bool:
+        """Whether dropout or batch normalization is in training mode in the program, for good."""
+        return bool(self.training_operations)
+
+    @property
+    def training_operations(self) -> list[str]:
+        """Names of the operations that behave as in training."""
+        found = []
+        for node in self.program.graph.nodes:
+            schema = getattr(node.target, "_schema", None)
+            if node.op != "call_function" or schema is None:
+                continue
+            names = [argument.name for argument in schema.arguments]
+            given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+            if given.get("train") is True or given.get("training") is True or (given.get("dropout_p") or 0) > 0:
+                found.append(schema.name.removeprefix("aten::"))
+        return list(dict.fromkeys(found))
+
+    def exported(self, axes: Axes, *, strict: bool) -> "ExportedProgram":
+        """The program itself: its axes were chosen when it was saved."""
+        return self.program
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -70,12 +96,6 @@ class TrainedProgram:
         return dict(zip(self.input_names, tensors, strict=True))
 
     @property
-    def batch_size(self) -> int:
-        """First axis of the first example input; raises as ``example_inputs`` does."""
-        shape = next(iter(self.example_inputs.values())).shape
-        return int(shape[0]) if shape else 1
-
-    @property
     def output_names(self) -> tuple[str, ...]:
         """``output``; for several ``output_0``, ``output_1``, …; for a dictionary its keys."""
         num_outputs = len(self.program.graph_signature.user_outputs)
@@ -96,14 +116,22 @@ class TrainedProgram:
         import torch
         from torch.utils import _pytree as pytree
 
-        flat = [torch.from_numpy(inputs[name]) if name else value for name, value in self._user_inputs]
-        arguments, keywords = self.program.call_spec.in_spec.unflatten(flat)
+        arguments, keywords = self.arguments(inputs)
         with torch.no_grad():
-            outputs = self._module(*arguments, **keywords)
+            outputs = self.module(*arguments, **keywords)
         return [leaf.numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
+    def arguments(self, inputs: "Mapping[str, Array]") -> "tuple[tuple[Any, ...], dict[str, Any]]":
+        """Positional and keyword arguments of the module for some inputs."""
+        import torch
+
+        flat = [torch.from_numpy(inputs[name]) if name else value for name, value in self._user_inputs]
+        arguments, keywords = self.program.call_spec.in_spec.unflatten(flat)
+        return tuple(arguments), dict(keywords)
+
     @cached_property
-    def _module(self) -> "torch.nn.Module":
+    def module(self) -> "torch.nn.Module":
+        """The program as a module."""
         with quiet_torch():
             return self.program.module()
 

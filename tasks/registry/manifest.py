@@ -22,11 +22,14 @@ class ModelManifest(Spec):
     registered: datetime
     """When, in UTC."""
 
+    folder: str
+    """Where its files are, inside the version's directory: a name that its writer alone had."""
+
     bundle: ArtifactRef
     """The ONNX bundle in the store's objects."""
 
     files: tuple[TreeEntry, ...]
-    """Every file of the version beside this one, by path inside the version's directory."""
+    """Every file of the version beside this one, by path inside the folder."""
 
     validation: ValidationSummary
     """The verdict; all of it is in ``report.json``."""

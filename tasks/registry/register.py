@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import uuid
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,17 +10,19 @@ from pathlib import Path
 from trainyard.tasks.artifacts.digests import digest_chunks
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.products import Lineage, OnnxBundle, RegisteredModel, ValidatedModel
-from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry
+from trainyard.tasks.artifacts.references import TreeEntry
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, RegistrationError, StorageNotFoundError
-from trainyard.tasks.models.layout import MANIFEST_FILE, REPORT_FILE
+from trainyard.tasks.models.layout import MANIFEST_FILE, REPORT_FILE, REPORT_PAGE
+from trainyard.tasks.registry.aliases import Decision, Move, move_champion
+from trainyard.tasks.registry.locking import claiming
 from trainyard.tasks.registry.manifest import ModelManifest
 from trainyard.tasks.registry.versions import (
     check_name,
-    discard_version,
+    next_version,
     read_manifest,
-    reserve_version,
+    remove_others,
     version_location,
 )
 
@@ -29,10 +32,12 @@ log = logging.getLogger(__name__)
 def register_model(
     name: str, bundle: OnnxBundle, validated: ValidatedModel, lineage: Lineage, context: StageContext
 ) -> RegisteredModel:
-    """Write ``models/<name>/<version>/``: the bundle's files, ``report.json`` and, last, ``manifest.json``.
+    """Write ``models/<name>/<version>/``: the bundle's files, the report and, last, ``manifest.json``.
 
     Two registrations at once get different versions. A reader never meets a partial one: a version exists
     when its manifest does. Where writing fails, what was written is removed.
+
+    The version becomes the champion if there is none, or if validation compared it with the present one.
 
     Args:
         name: Lower-case letters, digits, dots, dashes, underscores.
@@ -49,16 +54,15 @@ def register_model(
     check_name(name)
     _require_proof(bundle, validated)
     store = context.store
-    version = reserve_version(store, name, owner=lineage.pipeline_run)
-    try:
-        manifest = _write_version(store, name, version, bundle, validated, lineage)
-    except BaseException:
-        with suppress(PipelineError):  # the first error is the one to tell; a rest without manifest is no version
-            discard_version(store, name, version)
-        raise
-    uri = version_location(store, name, version).url
-    log.info("Registered %s version %d at %s", name, version, uri)
-    return RegisteredModel(name=name, version=version, uri=uri, manifest=manifest)
+    with tempfile.TemporaryDirectory(prefix="trainyard-register-") as scratch:
+        files, folder = _collect(store, bundle, validated, Path(scratch) / "version")
+        manifest = _claim(store, name, bundle, validated, lineage, files, folder)
+    location = version_location(store, name, manifest.version)
+    _sweep(store, manifest)
+    log.info("Registered %s version %d at %s", name, manifest.version, location.url)
+    _crown(store, manifest, validated)
+    stored = store.put_bytes(_bytes_of(manifest))
+    return RegisteredModel(name=name, version=manifest.version, uri=location.url, manifest=stored)
 
 
 def verify_registered(model: RegisteredModel, context: StageContext) -> None:
@@ -71,12 +75,22 @@ def verify_registered(model: RegisteredModel, context: StageContext) -> None:
     location = version_location(store, model.name, model.version)
     try:
         _verify_file(location / MANIFEST_FILE, model.manifest.sha256)
-        for entry in read_manifest(store, model.name, model.version).files:
-            _verify_file(location / entry.path, entry.sha256)
+        verify_files(location, read_manifest(store, model.name, model.version))
     except StorageNotFoundError as error:
         raise ArtifactDamagedError(
             f"Registered model {model.name} version {model.version} at {location.url} is not whole: {error}"
         ) from error
+
+
+def verify_files(location: Location, manifest: ModelManifest) -> None:
+    """Hash every file of a version.
+
+    Raises:
+        ArtifactDamagedError: A file differs.
+        StorageNotFoundError: A file is missing.
+    """
+    for entry in manifest.files:
+        _verify_file(location / manifest.folder / entry.path, entry.sha256)
 
 
 def _verify_file(location: Location, sha256: str) -> None:
@@ -99,40 +113,95 @@ def _require_proof(bundle: OnnxBundle, validated: ValidatedModel) -> None:
         )
 
 
-def _write_version(
+def _collect(
+    store: ArtifactStore, bundle: OnnxBundle, validated: ValidatedModel, folder: Path
+) -> tuple[tuple[TreeEntry, ...], Path]:
+    """Every file of the version, verified, in a local folder."""
+    store.materialize(bundle.bundle, folder)
+    proofs = {REPORT_FILE: validated.report, **({REPORT_PAGE: validated.page} if validated.page else {})}
+    for name, reference in proofs.items():
+        store.materialize(reference, folder / name)
+    entries = [TreeEntry(path=name, sha256=ref.sha256, num_bytes=ref.num_bytes) for name, ref in proofs.items()]
+    return (*store.list_tree(bundle.bundle).entries, *entries), folder
+
+
+def _claim(
     store: ArtifactStore,
     name: str,
-    version: int,
     bundle: OnnxBundle,
     validated: ValidatedModel,
     lineage: Lineage,
-) -> ArtifactRef:
-    """Write every file, then the manifest.
+    files: tuple[TreeEntry, ...],
+    folder: Path,
+) -> ModelManifest:
+    """Write the files below the next number and create its manifest; where somebody was faster, below the one after."""
+    while True:
+        version = next_version(store, name)
+        manifest = ModelManifest(
+            name=name,
+            version=version,
+            registered=datetime.now(timezone.utc),
+            folder=uuid.uuid4().hex[:16],
+            bundle=bundle.bundle,
+            files=files,
+            validation=validated.summary,
+            lineage=lineage,
+        )
+        location = version_location(store, name, version)
+        try:
+            created = _write(location, manifest, folder)
+        except BaseException as error:
+            _withdraw(store, manifest)
+            if not isinstance(error, PipelineError) or not (location / MANIFEST_FILE).exists():
+                raise
+            created = False  # the one that was faster has removed our files
+        if created:
+            return manifest
+        log.info("Version %d of %s was registered by somebody else at the same moment.", version, name)
+        _withdraw(store, manifest)
 
-    Returns:
-        The manifest in the store's objects.
-    """
-    location = version_location(store, name, version)
-    report = validated.report
-    files = (
-        *store.list_tree(bundle.bundle).entries,
-        TreeEntry(path=REPORT_FILE, sha256=report.sha256, num_bytes=report.num_bytes),
-    )
-    with tempfile.TemporaryDirectory(prefix="trainyard-register-") as scratch:
-        folder = store.materialize(bundle.bundle, Path(scratch) / "version")
-        store.materialize(report, folder / REPORT_FILE)
-        for entry in files:
-            (location / entry.path).upload(folder / entry.path)
-    manifest = ModelManifest(
-        name=name,
-        version=version,
-        registered=datetime.now(timezone.utc),
-        bundle=bundle.bundle,
-        files=files,
-        validation=validated.summary,
-        lineage=lineage,
-    )
-    data = manifest.model_dump_json(indent=1).encode()
-    stored = store.put_bytes(data)
-    (location / MANIFEST_FILE).write_bytes(data)
-    return stored
+
+def _write(location: Location, manifest: ModelManifest, folder: Path) -> bool:
+    """Write the files, then create the manifest; False where there is one."""
+    for entry in manifest.files:
+        (location / manifest.folder / entry.path).upload(folder / entry.path)
+    with claiming(location.url):
+        return (location / MANIFEST_FILE).create_bytes(_bytes_of(manifest))
+
+
+def _withdraw(store: ArtifactStore, manifest: ModelManifest) -> None:
+    """Remove what was written for a number that somebody else has, or that nobody will have."""
+    folder = version_location(store, manifest.name, manifest.version) / manifest.folder
+    with suppress(PipelineError):  # best effort: without a manifest it is no version, and the next writer removes it
+        for info in list(folder.list_objects()):
+            (folder / info.key).delete()
+
+
+def _sweep(store: ArtifactStore, manifest: ModelManifest) -> None:
+    """Remove what writers that were killed left for this number, and for the one before."""
+    remove_others(version_location(store, manifest.name, manifest.version), manifest.folder)
+    before = manifest.version - 1
+    with suppress(StorageNotFoundError, ArtifactDamagedError):
+        kept = read_manifest(store, manifest.name, before).folder
+        remove_others(version_location(store, manifest.name, before), kept)
+
+
+def _crown(store: ArtifactStore, manifest: ModelManifest, validated: ValidatedModel) -> None:
+    """Make the new version the champion where its validation allows that."""
+
+    def decide(moves: list[Move]) -> Decision:
+        if not moves:
+            return Decision(manifest.version, "the first version that passed validation")
+        present = moves[-1].version
+        if present != validated.champion_version:
+            raise RegistrationError(f"validation did not compare it with version {present}")
+        return Decision(manifest.version, f"validation compared it with version {present} on the same samples")
+
+    try:
+        move_champion(store, manifest.name, decide)
+    except RegistrationError as error:
+        log.info("The champion of %s stays: %s. To change it: trainyard models promote.", manifest.name, error)
+
+
+def _bytes_of(manifest: ModelManifest) -> bytes:
+    return manifest.model_dump_json(indent=1).encode()

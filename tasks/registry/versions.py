@@ -2,25 +2,26 @@
 
 ::
 
-    models/<name>/<version>/.reserved        created first, atomically: whoever creates it has the number
-    models/<name>/<version>/model.onnx …     the bundle's files, and report.json
-    models/<name>/<version>/manifest.json    written last: now the version exists
+    models/<name>/<version>/<writer>/model.onnx …    the bundle's files, report.json and report.html
+    models/<name>/<version>/manifest.json            written last, and only if there is none: now the version exists
 
-A number whose writer died stays unused; its directory has no manifest, so nobody reads it.
+Nothing is reserved: writers of the same number write into folders of their own, and the one that creates the manifest
+has the number. The others take the next. What a killed writer leaves has no manifest, so nobody reads it, and whoever
+takes its number removes it.
 """
 
 import re
+from contextlib import suppress
 
 from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.errors import ArtifactDamagedError, RegistrationError
+from trainyard.tasks.errors import ArtifactDamagedError, RegistrationError, StorageNotFoundError
 from trainyard.tasks.models.layout import MANIFEST_FILE
 from trainyard.tasks.registry.manifest import ModelManifest
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_RESERVATION = ".reserved"
 
 
 def check_name(name: str) -> None:
@@ -36,61 +37,70 @@ def check_name(name: str) -> None:
         )
 
 
+def model_location(store: ArtifactStore, name: str) -> Location:
+    """The directory of a model, with all its versions."""
+    return store.root / f"models/{name}"
+
+
 def version_location(store: ArtifactStore, name: str, version: int) -> Location:
     """The directory of a version."""
-    return _model(store, name) / str(version)
+    return model_location(store, name) / str(version)
+
+
+def list_models(store: ArtifactStore) -> list[str]:
+    """Names of the models that have a version, sorted."""
+    names = (store.root / "models").list_names()
+    return [name for name in names if _NAME.fullmatch(name) and list_versions(store, name)]
 
 
 def list_versions(store: ArtifactStore, name: str) -> list[int]:
     """The versions of a model, ascending; those being written are not among them."""
     check_name(name)
-    model = _model(store, name)
-    return [version for version in _numbers(model) if (model / str(version) / MANIFEST_FILE).exists()]
+    model = model_location(store, name)
+    return [version for version in numbers(model) if (model / str(version) / MANIFEST_FILE).exists()]
 
 
 def read_manifest(store: ArtifactStore, name: str, version: int) -> ModelManifest:
     """The manifest of a version.
 
     Raises:
-        StorageNotFoundError: There is no such version.
+        StorageNotFoundError: There is no such version; names those that there are.
         ArtifactDamagedError: It cannot be read.
     """
     check_name(name)
     location = version_location(store, name, version) / MANIFEST_FILE
     try:
         return ModelManifest.model_validate_json(location.read_bytes())
+    except StorageNotFoundError as error:
+        versions = ", ".join(map(str, list_versions(store, name))) or "none"
+        raise StorageNotFoundError(
+            f"There is no version {version} of the model {name!r} in {store.url}; versions: {versions}."
+        ) from error
     except ValidationError as error:
         raise ArtifactDamagedError(
             f"{location.url} is not a manifest: the version is damaged; register the model again."
         ) from error
 
 
-def reserve_version(store: ArtifactStore, name: str, owner: str) -> int:
-    """Take the next free number; of several writers at once each gets another one.
+def next_version(store: ArtifactStore, name: str) -> int:
+    """One more than the newest version; a number without a manifest is free."""
+    return max(list_versions(store, name), default=0) + 1
+
+
+def remove_others(location: Location, folder: str | None) -> None:
+    """Remove what other writers left in a version's directory; they cannot get its number any more.
 
     Args:
-        store: The store.
-        name: The model's name.
-        owner: Says in the reservation who took it.
+        location: The version's directory.
+        folder: The one to keep.
     """
-    model = _model(store, name)
-    version = max(_numbers(model), default=0) + 1
-    while not (model / str(version) / _RESERVATION).create_bytes(owner.encode()):
-        version += 1
-    return version
+    with suppress(StorageNotFoundError):  # somebody else removes them at the same moment
+        for info in list(location.list_objects()):
+            if info.key != MANIFEST_FILE and info.key.split("/", 1)[0] != folder:
+                (location / info.key).delete()
 
 
-def discard_version(store: ArtifactStore, name: str, version: int) -> None:
-    """Remove what was written of a version that did not come to be; the reservation last."""
-    location = version_location(store, name, version)
-    keys = [info.key for info in location.list_objects()]
-    for key in sorted(keys, key=lambda key: key == _RESERVATION):
-        (location / key).delete()
-
-
-def _model(store: ArtifactStore, name: str) -> Location:
-    return store.root / f"models/{name}"
-
-
-def _numbers(model: Location) -> list[int]:
-    return sorted(int(name) for name in model.list_names() if name.isascii() and name.isdigit())
+def numbers(location: Location) -> list[int]:
+    """The numbers among the names directly below a location, ascending."""
+    names = (name.removesuffix(".json") for name in location.list_names())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())

@@ -30,6 +30,29 @@ class StageOutcome(Spec):
     """Size in bytes of what the stage made."""
 
 
+class ExportAttempt(Spec):
+    """One way that was tried to turn the trained model into ONNX."""
+
+    exporter: Literal["dynamo", "torchscript"]
+    """The exporter of ``torch.onnx``."""
+
+    strict: bool | None = None
+    """Mode of ``torch.export``; None where it was not called."""
+
+    opset: int | None = None
+    """Opset asked for; None for the exporter's own default."""
+
+    error: str | None = None
+    """Why it failed; None for the one that succeeded."""
+
+    @property
+    def description(self) -> str:
+        """For people: ``dynamo exporter, strict, opset 20``."""
+        mode = "" if self.strict is None else ", strict" if self.strict else ", non-strict"
+        name = "dynamo" if self.exporter == "dynamo" else "TorchScript"
+        return f"{name} exporter{mode}, {'default opset' if self.opset is None else f'opset {self.opset}'}"
+
+
 class ValidationSummary(Spec):
     """The verdict of the validation stage."""
 
@@ -54,6 +77,9 @@ class ValidationSummary(Spec):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Quality on the held-out labels in ONNX Runtime, for example accuracy."""
 
+    samples_sha256: str | None = None
+    """Digest of the samples that the metrics were measured on: only metrics of the same samples can be compared."""
+
 
 class PipelineResult(Spec):
     """What ``training_pipeline`` returns."""
@@ -75,6 +101,9 @@ class PipelineResult(Spec):
 
     onnx_path: str | None = None
     """A local, verified copy of the ONNX model."""
+
+    report_path: str | None = None
+    """A local HTML page that shows the validation."""
 
     validation: ValidationSummary | None = None
     """The verdict, or None where the pipeline ended before validation."""

@@ -23,22 +23,23 @@ class OrtValidation(Spec):
     max_samples: int = Field(default=4096, ge=1, title="Most samples")
     """At most this many of the run's held-out samples are used, spread evenly over all of them."""
 
-    atol: float = Field(default=1e-5, ge=0, allow_inf_nan=False, title="Absolute tolerance")
-    """Largest allowed |onnx - torch| beyond the relative part (``numpy.allclose``'s rule). The default is
-    that of ``torch.testing.assert_close`` for float32. Integer and boolean outputs must be equal."""
+    atol: float | None = Field(default=None, ge=0, allow_inf_nan=False, title="Absolute tolerance")
+    """Largest allowed |onnx - torch| beyond the relative part (``numpy.allclose``'s rule), for floats of any width; by
+    default 1e-5 for float32, as in ``torch.testing.assert_close``. Integer and boolean outputs must be equal."""
 
-    rtol: float = Field(default=1e-4, ge=0, allow_inf_nan=False, title="Relative tolerance")
-    """Largest allowed difference relative to |torch|. The default is below the rounding error of float16
-    (2^-11): a model that lost precision fails. It is above what float32 sums in another order differ by."""
-    # Between two sources: torch.testing.assert_close has 1.3e-6 for float32, PyTorch's ONNX tutorials 1e-3. At
-    # 1.3e-6 a 12-layer transformer with scores up to 16 needed an atol of 7.2e-6 and a 50-layer residual
-    # network 4.3e-6, which leaves little of 1e-5 on other processors; at 1e-4 they need 2.9e-6 and 2.0e-6.
+    rtol: float | None = Field(default=None, ge=0, allow_inf_nan=False, title="Relative tolerance")
+    """Largest allowed difference relative to |torch|, for floats of any width; by default 1e-4 for float32, which is
+    below the rounding error of float16: a model that lost precision fails. The report says what was used, and why."""
 
     min_agreement: float = Field(default=1.0, ge=0, le=1, title="Least label agreement")
     """Smallest fraction of samples on which both runtimes choose the same class (classifiers only)."""
 
     min_metrics: dict[str, FiniteFloat] = Field(default_factory=dict, title="Least metrics")
     """Lower bounds for quality on the held-out labels in ONNX Runtime, for example ``{"accuracy": 0.95}``."""
+
+    champion_margin: float | None = Field(default=None, ge=0, allow_inf_nan=False, title="Champion margin")
+    """Compare with the registered champion on the same labelled samples: each metric may be lower than the champion's
+    by at most this much. When empty, nothing is compared, and a champion stays until somebody promotes another."""
 
     @field_validator("min_metrics")
     @classmethod

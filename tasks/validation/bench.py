@@ -1,22 +1,43 @@
 """Both models and the samples on one bench: run every provider at every batch size, and keep the figures."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from trainyard.tasks.artifacts.products import OnnxBundle
+from trainyard.tasks.artifacts.products import Champion, OnnxBundle
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.errors import ValidationFailedError
-from trainyard.tasks.models.program import TrainedProgram
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
-from trainyard.tasks.validation.gate import accuracy, did_not_run, parity_checks, quality_checks, ran
-from trainyard.tasks.validation.latency import measure_latency
-from trainyard.tasks.validation.parity import compare
-from trainyard.tasks.validation.report import Check, Latency, OutputParity, QualityFigure, ValidationReport
+from trainyard.tasks.validation.classification import classify
+from trainyard.tasks.validation.footprint import measure_footprint
+from trainyard.tasks.validation.gate import (
+    accuracy,
+    champion_checks,
+    did_not_run,
+    parity_checks,
+    provider_check,
+    quality_checks,
+    ran,
+)
+from trainyard.tasks.validation.latency import latency_batch_sizes, measure_latency
+from trainyard.tasks.validation.parity import Comparison, compare
+from trainyard.tasks.validation.reference import Reference
+from trainyard.tasks.validation.report import (
+    ChampionFigure,
+    Check,
+    Classification,
+    Footprint,
+    Latency,
+    OutputParity,
+    QualityFigure,
+    ValidationReport,
+)
 from trainyard.tasks.validation.samples import Samples
 from trainyard.tasks.validation.session import OrtModel, open_model
+from trainyard.tasks.validation.tolerance import tolerance_for
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +48,17 @@ class Bench:
 
     settings: OrtValidation
     signature: ModelSignature
-    program: TrainedProgram
+    reference: Reference
     samples: Samples
     batch_sizes: tuple[int, ...]
+    scratch: Path
     checks: list[Check] = field(default_factory=list)
     parity: list[OutputParity] = field(default_factory=list)
     quality: list[QualityFigure] = field(default_factory=list)
     latency: list[Latency] = field(default_factory=list)
+    footprint: list[Footprint] = field(default_factory=list)
+    champion: list[ChampionFigure] = field(default_factory=list)
+    classification: Classification | None = None
 
     def run_provider(self, model_path: Path, provider: str) -> None:
         """Load the model in a provider, compare at every batch size, and time it."""
@@ -44,45 +69,96 @@ class Bench:
             return
         for batch_size in self.batch_sizes:
             self._compare(model, batch_size)
-        self._time(model_path, provider)
+        for axis, size in other_sizes(self.signature, self.samples).items():
+            self._compare(model, max(self.batch_sizes), {axis: size})
+        self._measure_footprint(model_path, provider)
+        for batch_size in latency_batch_sizes(self.signature, self.batch_sizes):
+            self._time(model_path, provider, batch_size)
 
-    def report(self, bundle: OnnxBundle, outputs: ArtifactRef, model_num_bytes: int) -> ValidationReport:
+    def report(
+        self,
+        bundle: OnnxBundle,
+        outputs: ArtifactRef,
+        model_num_bytes: int,
+        champion: Champion | None,
+        labels: tuple[str, ...],
+    ) -> ValidationReport:
         """Everything that was found."""
+        dtypes = dict.fromkeys(tensor.dtype for tensor in self.signature.outputs)
         return ValidationReport(
             bundle_sha256=bundle.bundle.sha256,
             outputs_sha256=outputs.sha256,
             model_file=bundle.model_file,
             model_num_bytes=model_num_bytes,
             settings=self.settings,
+            tolerances=tuple(tolerance_for(dtype, self.settings) for dtype in dtypes),
             samples=self.samples.used,
             batch_sizes=self.batch_sizes,
-            checks=(*self.checks, *quality_checks(self.quality, self.settings)),
+            checks=(
+                *self.checks,
+                *quality_checks(self.quality, self.settings),
+                *champion_checks(self.champion, champion, self.settings),
+            ),
             parity=tuple(self.parity),
             quality=tuple(self.quality),
             latency=tuple(self.latency),
+            footprint=tuple(self.footprint),
+            classification=self.classification,
+            champion=tuple(self.champion),
+            labels=labels,
             versions={name: version(name) for name in ("torch", "onnxruntime", "numpy")},
         )
 
-    def _compare(self, model: OrtModel, batch_size: int) -> None:
-        where = f"{model.provider}, batch {batch_size}"
+    def _compare(self, model: OrtModel, batch_size: int, sizes: Mapping[str, int] | None = None) -> None:
+        where = f"{model.provider}, batch {batch_size}" + "".join(f", {axis} {n}" for axis, n in (sizes or {}).items())
         try:
-            comparison = compare(self.program, model, self.signature, self.samples, batch_size, self.settings)
+            comparison = compare(self.reference, model, self.signature, self.samples, batch_size, self.settings, sizes)
         except ValidationFailedError as error:
             self.checks.append(did_not_run(where, error))
             return
         self.checks.append(ran(where))
         self.parity += comparison.outputs
-        for parity in comparison.outputs:
-            self.checks += parity_checks(parity, self.settings)
-        if self.samples.labels is not None and batch_size == max(self.batch_sizes):
-            figure = accuracy(comparison, self.samples.labels, model.provider)
-            self.quality += [figure] if figure else []
+        for parity, tensor in zip(comparison.outputs, self.signature.outputs, strict=True):
+            self.checks += parity_checks(parity, tolerance_for(tensor.dtype, self.settings), self.settings)
+        if batch_size == max(self.batch_sizes) and not sizes:
+            self._judge(comparison, model.provider)
 
-    def _time(self, model_path: Path, provider: str) -> None:
-        """At a batch of one, or at the only batch the model takes; not where it does not run."""
-        batch_size = 1 if self.signature.batch_is_dynamic else self.signature.batch_size
+    def _judge(self, comparison: Comparison, provider: str) -> None:
+        """Quality, where the samples are labelled and the model is a classifier."""
+        figure = None if self.samples.labels is None else accuracy(comparison, self.samples.labels, provider)
+        if figure is None:
+            return
+        self.quality.append(figure)
+        assert comparison.classes is not None and comparison.confidence is not None
+        assert self.samples.labels is not None and self.signature.classifier_output is not None
+        self.classification = classify(
+            self.samples.labels[comparison.positions],
+            comparison.classes[1],
+            comparison.confidence,
+            self.signature.outputs[self.signature.classifier_output].num_classes or 0,
+        )
+
+    def _measure_footprint(self, model_path: Path, provider: str) -> None:
+        batch_size = max(self.batch_sizes)
+        footprint = measure_footprint(model_path, provider, self.samples.batch(batch_size), self.scratch)
+        if footprint is not None:
+            self.footprint.append(footprint)
+            self.checks.append(provider_check(footprint))
+
+    def _time(self, model_path: Path, provider: str, batch_size: int) -> None:
         try:
             model = open_model(model_path, provider)
-            self.latency.append(measure_latency(self.program, model, self.samples, batch_size))
+            self.latency.append(measure_latency(self.reference, model, self.samples, batch_size))
         except ValidationFailedError as error:
             log.warning("Latency in %s was not measured: %s", provider, error)
+
+
+def other_sizes(signature: ModelSignature, samples: Samples) -> dict[str, int]:
+    """For each named axis beside the batch, a shorter size than the samples': half, but an odd one."""
+    sizes: dict[str, int] = {}
+    for tensor in signature.inputs:
+        for axis, name in enumerate(tensor.shape):
+            length = samples.inputs[tensor.name].shape[axis]
+            if axis and isinstance(name, str) and name.isidentifier() and length > 2:
+                sizes.setdefault(name, (length // 2) | 1)
+    return sizes

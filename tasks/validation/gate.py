@@ -2,10 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trainyard.tasks.errors import ValidationFailedError
+from trainyard.tasks.artifacts.products import Champion
+from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.parity import Comparison
-from trainyard.tasks.validation.report import Check, OutputParity, QualityFigure, ValidationReport
+from trainyard.tasks.validation.report import (
+    ChampionFigure,
+    Check,
+    Footprint,
+    OutputParity,
+    QualityFigure,
+    Tolerance,
+    ValidationReport,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,9 +35,9 @@ def did_not_run(where: str, error: ValidationFailedError) -> Check:
 _RUNS = "both runtimes run the model, with outputs of the same shape"
 
 
-def parity_checks(parity: OutputParity, settings: OrtValidation) -> list[Check]:
+def parity_checks(parity: OutputParity, tolerance: Tolerance, settings: OrtValidation) -> list[Check]:
     """Finite, within the tolerance, and (classifiers) the same labels."""
-    where = f"{parity.provider}, batch {parity.batch_size}, {parity.output}"
+    where = f"{parity.where}, {parity.output}"
     checks = [
         Check(
             name=f"{where}: finite",
@@ -39,7 +48,7 @@ def parity_checks(parity: OutputParity, settings: OrtValidation) -> list[Check]:
         Check(
             name=f"{where}: parity",
             passed=parity.num_beyond_tolerance == 0,
-            expected=f"abs(onnx - torch) <= {settings.atol:g} + {settings.rtol:g} * abs(torch)",
+            expected=f"abs(onnx - torch) <= {tolerance.atol:g} + {tolerance.rtol:g} * abs(torch)",
             found=_parity_found(parity),
         ),
     ]
@@ -53,6 +62,54 @@ def parity_checks(parity: OutputParity, settings: OrtValidation) -> list[Check]:
             )
         )
     return checks
+
+
+def bundle_check(error: ArtifactDamagedError | None) -> Check:
+    """The bundle's files are those that were exported."""
+    return Check(
+        name="bundle: whole",
+        passed=error is None,
+        expected="every file of the bundle, external data too, has the digest that its description names",
+        found="it has" if error is None else str(error),
+    )
+
+
+def provider_check(footprint: Footprint) -> Check:
+    """The provider that was asked for did run nodes, whatever the session says."""
+    name, nodes = footprint.provider, footprint.nodes
+    total = sum(nodes.values())
+    others = ", ".join(f"{count} in {other}" for other, count in nodes.items() if other != name)
+    return Check(
+        name=f"{name}: runs nodes",
+        passed=nodes.get(name, 0) > 0,
+        expected=f"nodes of the graph run in {name}",
+        found=f"{nodes.get(name, 0)} of {total} do" + (f", {others}" if others else ""),
+    )
+
+
+def champion_checks(figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation) -> list[Check]:
+    """Not worse than the registered champion by more than the margin."""
+    margin = settings.champion_margin
+    if champion is None or margin is None:
+        return []
+    if not figures:
+        return [
+            Check(
+                name=f"champion version {champion.version}",
+                passed=False,
+                expected=f"metrics at most {margin:g} below the champion's",
+                found="not compared: the run left no labelled samples, or the champion does not take them",
+            )
+        ]
+    return [
+        Check(
+            name=f"champion version {figure.version}: {figure.metric}",
+            passed=figure.challenger >= figure.champion - margin,
+            expected=f"at most {margin:g} below the champion's on the same samples",
+            found=f"{figure.challenger:.4f}, champion {figure.champion:.4f}, {figure.num_samples:,} samples",
+        )
+        for figure in figures
+    ]
 
 
 def _parity_found(parity: OutputParity) -> str:

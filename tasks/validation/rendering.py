@@ -9,8 +9,12 @@ def render_markdown(report: ValidationReport) -> str:
     parts = [f"# Validation {verdict}", _subject(report), _checks(report.checks), _parity(report)]
     if report.quality:
         parts.append(_quality(report))
+    if report.champion:
+        parts.append(_champion(report))
     if report.latency:
         parts.append(_latency(report))
+    if report.footprint:
+        parts.append(_footprint(report))
     return "\n\n".join(parts) + "\n"
 
 
@@ -39,7 +43,7 @@ def _parity(report: ValidationReport) -> str:
     rows = [
         [
             entry.provider,
-            str(entry.batch_size),
+            str(entry.batch_size) + "".join(f", {axis} {size}" for axis, size in entry.sizes.items()),
             entry.output,
             f"{entry.max_abs_error:.2e}",
             f"{entry.mean_abs_error:.2e}",
@@ -49,7 +53,16 @@ def _parity(report: ValidationReport) -> str:
         ]
         for entry in report.parity
     ]
-    return "## Differences\n\n" + _table(header, rows)
+    return f"## Differences\n\n{_tolerances(report)}\n\n{_table(header, rows)}"
+
+
+def _tolerances(report: ValidationReport) -> str:
+    return "\n".join(f"- {t.dtype}: atol {t.atol:g}, rtol {t.rtol:g} ({t.source})" for t in report.tolerances)
+
+
+def _champion(report: ValidationReport) -> str:
+    rows = [[f"version {f.version}", f.metric, f"{f.champion:.4f}", f"{f.challenger:.4f}"] for f in report.champion]
+    return "## Champion\n\n" + _table(["champion", "metric", "champion's", "this model's"], rows)
 
 
 def _quality(report: ValidationReport) -> str:
@@ -74,10 +87,25 @@ def _latency(report: ValidationReport) -> str:
             str(entry.batch_size),
             f"{entry.onnxruntime_p50_ms:.3f} / {entry.onnxruntime_p95_ms:.3f}",
             f"{entry.torch_p50_ms:.3f} / {entry.torch_p95_ms:.3f}",
+            " / ".join(f"{rate:,.0f}" for rate in entry.samples_per_second),
         ]
         for entry in report.latency
     ]
-    return "## Latency (ms, p50 / p95)\n\n" + _table(["provider", "batch", "ONNX Runtime", "torch"], rows)
+    header = ["provider", "batch", "ONNX Runtime", "torch", "samples/s, ONNX Runtime / torch"]
+    return "## Latency (ms, p50 / p95)\n\n" + _table(header, rows)
+
+
+def _footprint(report: ValidationReport) -> str:
+    rows = [
+        [
+            cost.provider,
+            f"{cost.load_ms:.1f}",
+            f"{cost.peak_num_bytes:,}",
+            ", ".join(f"{count} in {name}" for name, count in cost.nodes.items()),
+        ]
+        for cost in report.footprint
+    ]
+    return "## Session\n\n" + _table(["provider", "load (ms)", "peak memory (bytes)", "nodes"], rows)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -9,6 +9,13 @@ from trainyard.tasks.specs.results import ValidationSummary
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.validation import OrtValidation
 
+HISTOGRAM_DECADES = range(-10, 3)
+"""Bins of a parity histogram: the first counts errors below 1e-10 (zero too), the next those up to 1e-9, and so on; the
+last counts those above 100."""
+
+MOST_CLASSES = 64
+"""A confusion matrix is kept for at most this many classes."""
+
 TOLERANCE_RULE = "abs(onnx - torch) <= atol + rtol * abs(torch) (numpy.allclose); integers and booleans equal"
 
 
@@ -46,6 +53,37 @@ class SamplesUsed(Spec):
     seed: int | None = None
     """Seed of random inputs."""
 
+    sha256: str | None = None
+    """Digest of the run's samples file."""
+
+
+class Tolerance(Spec):
+    """What differences are allowed in outputs of one element type, and on whose authority."""
+
+    dtype: str
+    atol: float
+    rtol: float
+    source: str
+    """Where the numbers come from."""
+
+
+class WorstSample(Spec):
+    """A sample on which the runtimes differ most."""
+
+    output: str
+    index: int
+    """In the run's samples file."""
+
+    max_abs_error: float
+    torch_class: int | None = None
+    """Class with torch's largest score, for classifiers."""
+
+    onnx_class: int | None = None
+    """The same in ONNX Runtime."""
+
+    label: int | None = None
+    """Its true class, where the samples are labelled."""
+
 
 class OutputParity(Spec):
     """How one output differed, in one provider, at one batch size, over all samples compared."""
@@ -53,6 +91,9 @@ class OutputParity(Spec):
     provider: str
     batch_size: int
     output: str
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Sizes of the other named axes, where they were changed for this comparison."""
+
     num_samples: int
     max_abs_error: float
     mean_abs_error: float
@@ -75,6 +116,18 @@ class OutputParity(Spec):
     agreement: float | None
     """Fraction of samples with the same class (largest score) in both; None where there are no classes."""
 
+    histogram: tuple[int, ...]
+    """Values by size of their absolute error: see ``HISTOGRAM_DECADES``."""
+
+    worst: tuple[WorstSample, ...] = ()
+    """The samples with the largest absolute errors, largest first."""
+
+    @property
+    def where(self) -> str:
+        """Provider, batch size and other sizes, as in the names of checks."""
+        sizes = "".join(f", {axis} {size}" for axis, size in self.sizes.items())
+        return f"{self.provider}, batch {self.batch_size}{sizes}"
+
 
 class QualityFigure(Spec):
     """A metric on labelled samples, in both runtimes."""
@@ -88,6 +141,45 @@ class QualityFigure(Spec):
     """onnxruntime - torch."""
 
 
+class Classification(Spec):
+    """What a classifier got right in ONNX Runtime, on labelled samples."""
+
+    matrix: tuple[tuple[int, ...], ...]
+    """Counts: a row a true class, a column a predicted class; empty for more than ``MOST_CLASSES``."""
+
+    coverage: tuple[float, ...]
+    """Fractions of the samples, the most confident first."""
+
+    accuracy: tuple[float, ...]
+    """Accuracy on each of these fractions."""
+
+
+class ChampionFigure(Spec):
+    """A metric of this model and of the registered champion, on the same samples, in ONNX Runtime."""
+
+    version: int
+    """The champion's version."""
+
+    metric: str
+    num_samples: int
+    champion: float
+    challenger: float
+
+
+class Footprint(Spec):
+    """What a session costs, measured in a process of its own."""
+
+    provider: str
+    load_ms: float
+    """Milliseconds to load the model."""
+
+    peak_num_bytes: int
+    """Most resident memory, loading and calls, above that of a process without a session."""
+
+    nodes: dict[str, int] = Field(default_factory=dict)
+    """Nodes of the graph by the execution provider that ran them."""
+
+
 class Latency(Spec):
     """Milliseconds of one call, ONNX Runtime and eager torch on the same machine in the same run."""
 
@@ -98,6 +190,11 @@ class Latency(Spec):
     onnxruntime_p95_ms: float
     torch_p50_ms: float
     torch_p95_ms: float
+
+    @property
+    def samples_per_second(self) -> tuple[float, float]:
+        """Throughput of ONNX Runtime and of torch, from the medians."""
+        return self.batch_size * 1000 / self.onnxruntime_p50_ms, self.batch_size * 1000 / self.torch_p50_ms
 
 
 class ValidationReport(Spec):
@@ -119,7 +216,10 @@ class ValidationReport(Spec):
     """The gate."""
 
     tolerance: str = TOLERANCE_RULE
-    """The rule of ``settings.atol`` and ``settings.rtol``."""
+    """The rule of the tolerances."""
+
+    tolerances: tuple[Tolerance, ...] = ()
+    """The numbers, for each element type of the outputs."""
 
     samples: SamplesUsed
     batch_sizes: tuple[int, ...]
@@ -127,6 +227,12 @@ class ValidationReport(Spec):
     parity: tuple[OutputParity, ...]
     quality: tuple[QualityFigure, ...]
     latency: tuple[Latency, ...]
+    footprint: tuple[Footprint, ...] = ()
+    classification: Classification | None = None
+    champion: tuple[ChampionFigure, ...] = ()
+    labels: tuple[str, ...] = ()
+    """Names of the classes, where the bundle has them."""
+
     versions: dict[str, str]
     """Of torch, onnxruntime and numpy."""
 
@@ -144,6 +250,8 @@ class ValidationReport(Spec):
     def verdict_sha256(self) -> str:
         """Digest of what was proven, without measured times and rounding errors (see ``ValidatedModel``)."""
         checks = [[check.name, check.expected, check.passed] for check in self.checks]
+        if self.champion:
+            checks.append(["champion", str(self.champion[0].version), True])
         fields = {"bundle_sha256", "model_file", "settings", "samples", "batch_sizes"}
         return digest_value({**self.model_dump(mode="json", include=fields), "checks": checks})
 
@@ -162,4 +270,5 @@ class ValidationReport(Spec):
             num_samples=self.samples.num_samples,
             latency_ms=max(latencies, default=None),
             metrics=metrics,
+            samples_sha256=self.samples.sha256,
         )

@@ -1,15 +1,16 @@
 """What to run both models on: the run's held-out samples, or seeded random inputs within the signature."""
 
-import io
 import logging
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainyard.tasks.errors import ValidationFailedError
-from trainyard.tasks.models.layout import SAMPLES_FILE
-from trainyard.tasks.models.program import TrainedProgram
+from trainyard.tasks.artifacts.digests import digest_bytes
+from trainyard.tasks.errors import ExportError, ValidationFailedError
+from trainyard.tasks.models.examples import read_arrays
+from trainyard.tasks.models.layout import LABELS_ARRAY, SAMPLES_FILE
 from trainyard.tasks.models.signature import ModelSignature, TensorSignature
+from trainyard.tasks.specs.export import InputDescription
 from trainyard.tasks.validation.report import SamplesUsed
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LABELS = "labels"
 NUM_RANDOM_SAMPLES = 256
 RANDOM_SEED = 0
 
@@ -41,6 +41,13 @@ class Samples:
     indices: "npt.NDArray[np.int64]"
     used: SamplesUsed
 
+    def batch(self, batch_size: int) -> "dict[str, Array]":
+        """The first samples as one batch, repeated where there are fewer."""
+        import numpy as np
+
+        positions = np.resize(np.arange(len(self.indices)), batch_size)
+        return {name: array[positions] for name, array in self.inputs.items()}
+
 
 def read_samples(data: bytes, signature: ModelSignature, max_samples: int) -> Samples:
     """The samples that the training script left, checked against the model's signature.
@@ -53,46 +60,48 @@ def read_samples(data: bytes, signature: ModelSignature, max_samples: int) -> Sa
     Raises:
         ValidationFailedError: They do not fit the model; names every problem.
     """
-    import numpy as np
-
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValidationFailedError(
-            f"{SAMPLES_FILE} in the run's outputs is not an .npz file of plain arrays ({error}); "
-            f"write it with numpy.savez('outputs/{SAMPLES_FILE}', …)."
-        ) from error
+        arrays = read_arrays(data, SAMPLES_FILE)
+    except ExportError as error:
+        raise ValidationFailedError(str(error)) from error
     problems = _problems(arrays, signature)
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise ValidationFailedError(f"{SAMPLES_FILE} in the run's outputs does not fit the model:\n{lines}")
-    unused = sorted(set(arrays) - {tensor.name for tensor in signature.inputs} - {LABELS})
+    unused = sorted(set(arrays) - {tensor.name for tensor in signature.inputs} - {LABELS_ARRAY})
     if unused:
         log.warning("%s holds arrays that nothing uses: %s", SAMPLES_FILE, ", ".join(unused))
     num_available = len(arrays[signature.inputs[0].name])
     indices = spread(num_available, max_samples)
-    labels = arrays[LABELS][indices] if LABELS in arrays else None
+    labels = arrays[LABELS_ARRAY][indices] if LABELS_ARRAY in arrays else None
     return Samples(
         inputs={tensor.name: arrays[tensor.name][indices] for tensor in signature.inputs},
         labels=labels,
         indices=indices,
         used=SamplesUsed(
-            source="run", num_samples=len(indices), num_available=num_available, labelled=labels is not None
+            source="run",
+            num_samples=len(indices),
+            num_available=num_available,
+            labelled=labels is not None,
+            sha256=digest_bytes(data),
         ),
     )
 
 
-def random_samples(program: TrainedProgram, max_samples: int) -> Samples:
-    """Seeded random inputs shaped like the program's example.
+def random_samples(
+    example_inputs: "Mapping[str, Array]", described: tuple[InputDescription, ...] | None, max_samples: int
+) -> Samples:
+    """Seeded random inputs shaped like the model's example.
 
-    Floats are standard normal, integers lie within the range of the example's.
+    Floats are standard normal, integers lie within the range of the example's; where the inputs were described, both
+    lie within the range that was.
     """
     import numpy as np
 
     rng = np.random.default_rng(RANDOM_SEED)
     count = min(NUM_RANDOM_SAMPLES, max_samples)
-    inputs = {name: _random_like(rng, example, count) for name, example in program.example_inputs.items()}
+    ranges = {each.name: (each.minimum, each.maximum) for each in described or ()}
+    inputs = {name: _random_like(rng, example, count, ranges.get(name)) for name, example in example_inputs.items()}
     used = SamplesUsed(source="random", num_samples=count, num_available=0, labelled=False, seed=RANDOM_SEED)
     return Samples(inputs=inputs, labels=None, indices=np.arange(count), used=used)
 
@@ -105,21 +114,25 @@ def spread(num_available: int, num_wanted: int) -> "npt.NDArray[np.int64]":
     return np.arange(count, dtype=np.int64) * num_available // max(count, 1)
 
 
-def _random_like(rng: "np.random.Generator", example: "Array", count: int) -> "Array":
+def _random_like(
+    rng: "np.random.Generator", example: "Array", count: int, limits: tuple[float, float] | None
+) -> "Array":
     shape = (count, *example.shape[1:])
     if example.dtype.kind == "f":
-        return rng.standard_normal(shape).astype(example.dtype)
+        values = rng.standard_normal(shape) if limits is None else rng.uniform(*limits, shape)
+        return values.astype(example.dtype)
     if example.dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(example.dtype)
-    return rng.integers(example.min(), example.max(), shape, endpoint=True).astype(example.dtype)
+    low, high = (example.min(), example.max()) if limits is None else (round(limits[0]), round(limits[1]))
+    return rng.integers(low, high, shape, endpoint=True).astype(example.dtype)
 
 
 def _problems(arrays: "dict[str, Array]", signature: ModelSignature) -> list[str]:
     problems = [problem for tensor in signature.inputs for problem in _input_problems(arrays, tensor)]
-    labels = arrays.get(LABELS)
+    labels = arrays.get(LABELS_ARRAY)
     if labels is not None and (labels.dtype.kind not in "iu" or labels.ndim != 1):
         problems.append(f"labels: expected integers [num_samples]; found {_described(labels)}")
-    used = {name: arrays[name] for name in (*(t.name for t in signature.inputs), LABELS) if name in arrays}
+    used = {name: arrays[name] for name in (*(t.name for t in signature.inputs), LABELS_ARRAY) if name in arrays}
     lengths = {name: len(array) if array.ndim else 0 for name, array in used.items()}
     if len(set(lengths.values())) > 1:
         problems.append(f"expected as many samples in every array; found {lengths}")

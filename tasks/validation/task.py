@@ -6,9 +6,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 
-from trainyard.tasks.artifacts.digests import canonical_json
 from trainyard.tasks.artifacts.filesystem import Location
-from trainyard.tasks.artifacts.products import OnnxBundle, TrainedRun, ValidatedModel
+from trainyard.tasks.artifacts.products import Champion, OnnxBundle, TrainedRun, ValidatedModel
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
@@ -30,15 +29,27 @@ VALIDATE = Stage(
 
 @task(name="validate", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
 def validate(
-    settings: OrtValidation, bundle: OnnxBundle, trained: TrainedRun, context: StageContext
+    settings: OrtValidation,
+    bundle: OnnxBundle,
+    trained: TrainedRun,
+    champion: Champion | None,
+    context: StageContext,
 ) -> "State[StageResult[ValidatedModel]]":
     """Prove that the ONNX model gives the trained model's answers, and show the report, whatever it says."""
-    components = validation_components(settings, bundle, trained.outputs)
+    components = validation_components(settings, bundle, trained.outputs, trained.source, champion)
     try:
         result = run_stage(
             VALIDATE,
             components,
-            lambda key: validate_model(settings, bundle, trained.outputs, context),
+            lambda key: validate_model(
+                settings,
+                bundle,
+                trained.outputs,
+                context,
+                source=trained.source,
+                champion=champion,
+                records=trained.records,
+            ),
             context,
         )
     except ValidationFailedError as error:
@@ -49,14 +60,21 @@ def validate(
     return as_state(result)
 
 
-def validation_components(settings: OrtValidation, bundle: OnnxBundle, outputs: ArtifactRef) -> dict[str, str]:
-    """What decides a verdict, beside its code and libraries."""
-    fields = settings.model_dump(mode="json").items()
+def validation_components(
+    settings: OrtValidation,
+    bundle: OnnxBundle,
+    outputs: ArtifactRef,
+    source: ArtifactRef | None = None,
+    champion: Champion | None = None,
+) -> dict[str, str]:
+    """What decides a verdict, beside its code and libraries; the source where the model needs its classes."""
     return {
+        **({"input:source": source.sha256} if source and bundle.settings.needs_source else {}),
+        **({"input:champion": f"{champion.version} {champion.bundle.sha256}"} if champion else {}),
         "input:bundle": bundle.bundle.sha256,
         "input:outputs": outputs.sha256,
         "input:model_file": bundle.model_file,
-        **{f"config:{name}": canonical_json(value).decode() for name, value in fields},
+        **settings.key_components(),
     }
 
 

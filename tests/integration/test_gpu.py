@@ -42,3 +42,25 @@ def test_use_gpu_without_a_device_is_refused(linear_project, points):
         pytest.skip("this machine has a CUDA device")
     (problem,) = training_problems(small_estimator(linear_project, points, use_gpu=True))
     assert "no CUDA device" in problem
+
+
+def test_parity_on_the_gpu(cuda, tmp_path):
+    """TF32 is off, so float32 is float32; every node group that can runs on the device, and the report says so."""
+    import onnxruntime
+
+    from tests.unit.onnx_models import images, make_context, npz, program, put_bundle, put_files
+    from trainyard import OrtValidation
+    from trainyard.tasks.validation.report import ValidationReport
+    from trainyard.tasks.validation.validate import validate_model
+
+    provider = "CUDAExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} has no {provider}: install onnxruntime-gpu")
+    context = make_context(tmp_path)
+    files = {"model.pt2": program(), "validation_samples.npz": npz(images=images(300))}
+    outputs = put_files(context, tmp_path / "outputs", files)
+    settings = OrtValidation(providers=(provider, "CPUExecutionProvider"))
+    product = validate_model(settings, put_bundle(context, tmp_path, program()), outputs, context)
+    report = ValidationReport.model_validate_json(context.store.read_bytes(product.report))
+    assert {entry.provider for entry in report.parity} == set(settings.providers)
+    assert report.footprint[0].nodes[provider] > 0

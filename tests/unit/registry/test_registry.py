@@ -1,17 +1,30 @@
+import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
 from trainyard.tasks.artifacts.products import Lineage, OnnxBundle, ValidatedModel
 from trainyard.tasks.caching.stage import StageContext, run_stage
-from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, RegistrationError
+from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, RegistrationError, StorageNotFoundError
+from trainyard.tasks.models.bundle import BundleDescription, describe_files, write_description
+from trainyard.tasks.registry.aliases import champion_of, list_moves, resolve
+from trainyard.tasks.registry.compare import compare_versions
+from trainyard.tasks.registry.load import load_model
+from trainyard.tasks.registry.promote import promote, roll_back
 from trainyard.tasks.registry.register import register_model, verify_registered
 from trainyard.tasks.registry.task import REGISTER, registration_components
-from trainyard.tasks.registry.versions import list_versions, read_manifest, reserve_version
+from trainyard.tasks.registry.versions import list_versions, read_manifest
 from trainyard.tasks.specs.results import ValidationSummary
 
+ROOT = Path(__file__).resolve().parents[3]
 LINEAGE = Lineage(
     source_sha256="a" * 64,
     datasets={"s3://data/digits": "b" * 64},
@@ -36,17 +49,26 @@ def put_files(context, folder, files):
     return context.store.put_tree(folder)
 
 
-def proven(context, folder, passed=True):
+def proven(context, folder, passed=True, weights=b"weights", champion_version=None, **summary):
     """A bundle and the verdict on it."""
-    files = {"model.onnx": b"model" * 1000, "model.onnx.data": b"weights" * 1000, "signature.json": b"{}"}
-    bundle = OnnxBundle(bundle=put_files(context, folder, files), opset=20, model_file="model.pt2")
+    folder.mkdir(parents=True)
+    files = {"model.onnx": b"model" * 1000, "model.onnx.data": weights * 1000, "signature.json": b"{}"}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    description = BundleDescription(
+        files=describe_files(folder), kind="program", was_training=False, opset=20, attempts=(), provenance={}
+    )
+    write_description(description, folder)
+    bundle = OnnxBundle(bundle=context.store.put_tree(folder), opset=20, model_file="model.pt2")
     validated = ValidatedModel(
         report=context.store.put_bytes(b'{"checks": []}'),
         bundle_sha256=bundle.bundle.sha256,
         verdict_sha256="c" * 64,
         summary=ValidationSummary(
-            passed=passed, max_abs_error=0, max_rel_error=0, agreement=1, num_samples=1, latency_ms=1
+            passed=passed, max_abs_error=0, max_rel_error=0, agreement=1, num_samples=1, latency_ms=1, **summary
         ),
+        page=context.store.put_bytes(b"<html>"),
+        champion_version=champion_version,
     )
     return bundle, validated
 
@@ -57,7 +79,14 @@ def proof(context, tmp_path):
 
 
 def version_folder(context, version):
-    return (context.store.root / f"models/digits/{version}").local_path
+    """Where the files of a version are."""
+    folder = read_manifest(context.store, "digits", version).folder
+    return (context.store.root / f"models/digits/{version}/{folder}").local_path
+
+
+def files_below(context, path="models"):
+    root = (context.store.root / path).local_path
+    return sorted(found.relative_to(root).as_posix() for found in root.rglob("*") if found.is_file())
 
 
 def test_a_version_holds_the_model_its_proof_and_its_lineage(context, proof):
@@ -71,7 +100,13 @@ def test_a_version_holds_the_model_its_proof_and_its_lineage(context, proof):
     manifest = read_manifest(context.store, "digits", 1)
     assert manifest.lineage == LINEAGE
     assert manifest.bundle == bundle.bundle
-    assert {e.path for e in manifest.files} == {"model.onnx", "model.onnx.data", "signature.json", "report.json"}
+    proofs = {"report.json", "report.html"}
+    assert {e.path for e in manifest.files} == {
+        "bundle.json",
+        "model.onnx",
+        "model.onnx.data",
+        "signature.json",
+    } | proofs
     verify_registered(model, context)
 
 
@@ -100,12 +135,63 @@ def test_nothing_unproven_is_registered(context, tmp_path, proof):
     assert list_versions(context.store, "digits") == []
 
 
-def test_a_version_being_written_is_not_there_yet(context, proof):
-    assert reserve_version(context.store, "digits", "somebody") == 1
-    (version_folder(context, 1) / "model.onnx").write_bytes(b"half")
-    assert list_versions(context.store, "digits") == []
+def test_what_a_killed_writer_left_is_no_version_reserves_no_number_and_is_removed(context, proof):
+    register_model("digits", *proof, LINEAGE, context)
+    for version in (1, 2):  # one that would have lost, one that would have won
+        left = (context.store.root / f"models/digits/{version}/dead/model.onnx").local_path
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+    assert list_versions(context.store, "digits") == [1]
     assert register_model("digits", *proof, LINEAGE, context).version == 2
-    assert list_versions(context.store, "digits") == [2]
+    assert not [path for path in files_below(context) if "dead" in path]
+    for version in (1, 2):
+        assert version_folder(context, version).is_dir()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.unit.registry.test_registry import LINEAGE, proven
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.models.bundle import BundleDescription, describe_files, write_description
+from trainyard.tasks.registry.aliases import champion_of, list_moves, resolve
+from trainyard.tasks.registry.compare import compare_versions
+from trainyard.tasks.registry.load import load_model
+from trainyard.tasks.registry.promote import promote, roll_back
+from trainyard.tasks.registry.register import register_model
+
+context = StageContext(store_url=sys.argv[1], home=Path(sys.argv[2]))
+proof = proven(context, Path(sys.argv[2]) / "bundle")
+writes = iter(range(int(sys.argv[3])))
+
+def counted(original):
+    def write(self, *arguments):
+        if "/models/" in self.url and next(writes, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *arguments)
+    return write
+
+Location.upload, Location.create_bytes = counted(Location.upload), counted(Location.create_bytes)
+register_model("digits", *proof, LINEAGE, context)
+"""
+
+
+@pytest.mark.parametrize("num_writes", [1, 6])
+def test_a_registration_that_is_killed_leaves_no_version_and_no_number_taken(context, proof, tmp_path, num_writes):
+    """Killed after the first file, and when all files but the manifest are there."""
+    command = [sys.executable, "-c", KILLED, context.store_url, str(tmp_path / "killed"), str(num_writes)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(files_below(context)) == num_writes
+    assert list_versions(context.store, "digits") == []
+    assert register_model("digits", *proof, LINEAGE, context).version == 1
+    assert {path.split("/")[0] for path in files_below(context, "models/digits/1")} == {
+        "manifest.json",
+        version_folder(context, 1).name,
+    }
 
 
 def test_a_registration_that_fails_leaves_no_file(context, proof):
@@ -150,11 +236,11 @@ def delete_weights(folder):
 
 
 def damage_manifest(folder):
-    (folder / "manifest.json").write_text("{}")
+    (folder.parent / "manifest.json").write_text("{}")
 
 
 def delete_manifest(folder):
-    (folder / "manifest.json").unlink()
+    (folder.parent / "manifest.json").unlink()
 
 
 @pytest.mark.parametrize("damage", [damage_model, delete_weights, damage_manifest, delete_manifest])
@@ -169,7 +255,8 @@ def test_a_damaged_version_is_noticed_and_registered_again(context, proof, damag
     with pytest.raises(ArtifactDamagedError):
         verify_registered(first.product, context)
     again = run()
-    assert (again.status, again.product.version) == ("ran", 2)
+    expected = 1 if damage is delete_manifest else 2  # without its manifest it is no version
+    assert (again.status, again.product.version) == ("ran", expected)
     assert run().status == "cached"
 
 
@@ -197,6 +284,128 @@ def test_a_store_that_is_no_local_folder(tmp_path):
     models = [register_model("digits", *proof, LINEAGE, context) for _ in range(2)]
     assert [model.version for model in models] == list_versions(context.store, "digits") == [1, 2]
     verify_registered(models[1], context)
-    (context.store.root / "models/digits/2/model.onnx").delete()
+    folder = read_manifest(context.store, "digits", 2).folder
+    (context.store.root / f"models/digits/2/{folder}/model.onnx").delete()
     with pytest.raises(PipelineError, match="version 2"):
         verify_registered(models[1], context)
+
+
+def registered(context, tmp_path, accuracy=None, samples="d" * 64, **changes):
+    """Register a version with weights of its own; gives its number."""
+    summary = {} if accuracy is None else {"metrics": {"accuracy": accuracy}, "samples_sha256": samples}
+    folder = tmp_path / f"bundle-{time.monotonic_ns()}"
+    bundle, validated = proven(context, folder, weights=folder.name.encode(), **summary, **changes)
+    return register_model("digits", bundle, validated, LINEAGE, context).version
+
+
+def test_the_first_version_is_champion_and_a_later_one_only_if_it_was_compared_with_it(context, tmp_path):
+    assert champion_of(context.store, "digits") is None
+    assert registered(context, tmp_path, 0.9) == 1
+    registered(context, tmp_path, 0.99)
+    assert champion_of(context.store, "digits") == 1
+    registered(context, tmp_path, 0.99, champion_version=1)
+    assert champion_of(context.store, "digits") == 3
+    registered(context, tmp_path, 0.99, champion_version=1)  # compared with one that is champion no more
+    assert champion_of(context.store, "digits") == 3
+    assert resolve(context.store, "digits", "latest") == 4
+    assert [move.version for move in list_moves(context.store, "digits")] == [1, 3]
+
+
+def test_promotion_goes_through_the_gate_and_back_again(context, tmp_path):
+    store = context.store
+    for accuracy in (0.9, 0.8, 0.95):
+        registered(context, tmp_path, accuracy)
+    other = registered(context, tmp_path, 0.99, samples="e" * 64)
+    with pytest.raises(RegistrationError, match=r"worse on the same samples \(accuracy 0.8000 against 0.9000\)"):
+        promote(store, "digits", 2)
+    with pytest.raises(RegistrationError, match=r"not measured on the same labelled samples.*--override"):
+        promote(store, "digits", other)
+    with pytest.raises(RegistrationError, match="is the champion already"):
+        promote(store, "digits", 1)
+    assert champion_of(store, "digits") == 1
+    assert "0.9500 against 0.9000" in promote(store, "digits", 3).reason
+    assert "new labels (although they were not" in promote(store, "digits", other, override="new labels").reason
+    assert [champion_of(store, "digits"), roll_back(store, "digits", "x").version] == [4, 3]
+    assert roll_back(store, "digits", "x").version == champion_of(store, "digits") == 1
+    with pytest.raises(RegistrationError, match="no version was it before"):
+        roll_back(store, "digits", "x")
+    (version_folder(context, 3) / "model.onnx").write_bytes(b"swapped")
+    with pytest.raises(ArtifactDamagedError, match="is damaged"):
+        promote(store, "digits", 3)
+
+
+def test_of_moves_at_once_each_is_decided_on_what_is_then_true(context, tmp_path):
+    for accuracy in (0.5, 0.6, 0.7, 0.8, 0.9):
+        registered(context, tmp_path, accuracy)
+
+    def try_promote(version):
+        try:
+            return promote(context.store, "digits", version).version
+        except RegistrationError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(try_promote, [2, 3, 4, 5]))
+    moves = list_moves(context.store, "digits")
+    assert [move.number for move in moves] == list(range(1, len(moves) + 1))
+    assert [move.version for move in moves] == sorted(move.version for move in moves)  # never to a worse one
+    assert champion_of(context.store, "digits") == 5
+
+
+def test_a_model_is_loaded_whole_or_not_at_all(context, tmp_path):
+    registered(context, tmp_path)
+    folder = load_model("digits", "champion", context)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "bundle.json",
+        "model.onnx",
+        "model.onnx.data",
+        "signature.json",
+    ]
+    (folder / "model.onnx.data").write_bytes(b"swapped")  # a copy that was changed is fetched again
+    assert load_model("digits", 1, context) == folder
+    assert b"swapped" not in (folder / "model.onnx.data").read_bytes()
+    registered(context, tmp_path)
+    (version_folder(context, 2) / "model.onnx.data").write_bytes(b"swapped")
+    with pytest.raises(ArtifactDamagedError, match=r"model.onnx.data was swapped or damaged"):
+        load_model("digits", "latest", context)
+    description = version_folder(context, 2) / "bundle.json"
+    text = description.read_text()
+    description.write_text(f"{text}\n")  # says the same of the other files
+    with pytest.raises(ArtifactDamagedError, match=r"bundle.json was swapped or damaged"):
+        load_model("digits", "latest", context)
+    description.write_text(text)
+    (version_folder(context, 2) / "model.onnx.data").unlink()
+    with pytest.raises(ArtifactDamagedError, match=r"model.onnx.data is missing"):
+        load_model("digits", 2, context)
+    assert not list(context.home.glob("registered/.*"))  # nothing half fetched stays
+    assert len(list((context.home / "registered").iterdir())) == 1
+
+
+def test_a_manifest_that_names_other_files_is_noticed(context, tmp_path):
+    registered(context, tmp_path)
+    path = version_folder(context, 1).parent / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (entry,) = (entry for entry in manifest["files"] if entry["path"] == "model.onnx.data")
+    entry["sha256"] = "f" * 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactDamagedError, match="lists files of the bundle"):
+        load_model("digits", 1, context)
+
+
+def test_what_is_not_there_is_told_with_what_is(context, tmp_path):
+    with pytest.raises(StorageNotFoundError, match="no model 'digits'"):
+        load_model("digits", "latest", context)
+    registered(context, tmp_path)
+    with pytest.raises(StorageNotFoundError, match="no version 7 of 'digits'; versions: 1"):
+        load_model("digits", 7, context)
+    with pytest.raises(RegistrationError, match=r"'newest' is no version .*'champion' or 'latest'"):
+        resolve(context.store, "digits", "newest")
+
+
+def test_two_versions_differ_in_what_differs(context, tmp_path):
+    registered(context, tmp_path, 0.9)
+    registered(context, tmp_path, 0.8)
+    first, second = (read_manifest(context.store, "digits", version) for version in (1, 2))
+    different = {found.what: (found.before, found.after) for found in compare_versions(first, second)}
+    assert different["validated accuracy"] == ("0.9", "0.8")
+    assert set(different) == {"validated accuracy", "file model.onnx.data", "file bundle.json"}

@@ -1,0 +1,108 @@
+"""What ``trainyard models`` shows."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from trainyard.flows.summary import format_bytes
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.registry.aliases import Move, champion_of, list_moves, resolve
+from trainyard.tasks.registry.compare import compare_versions
+from trainyard.tasks.registry.manifest import ModelManifest
+from trainyard.tasks.registry.versions import list_models, list_versions, read_manifest, version_location
+
+
+def render_models(store: ArtifactStore, name: str | None) -> RenderableType:
+    """Every model with its aliases, or the versions of one."""
+    return _models(store) if name is None else _versions(store, name)
+
+
+def _models(store: ArtifactStore) -> RenderableType:
+    names = list_models(store)
+    if not names:
+        return Text(f"No model is registered in {store.url}.")
+    table = Table("model", "champion", "latest", "versions")
+    for name in names:
+        versions, champion = list_versions(store, name), champion_of(store, name)
+        table.add_row(name, "-" if champion is None else str(champion), str(versions[-1]), str(len(versions)))
+    return table
+
+
+def _versions(store: ArtifactStore, name: str) -> RenderableType:
+    resolve(store, name, "latest")  # says so where there is no such model
+    champion, versions = champion_of(store, name), list_versions(store, name)
+    table = Table("version", "alias", "registered", "quality", "largest error", "size")
+    for version in versions:
+        manifest = read_manifest(store, name, version)
+        aliases = [*(["champion"] if version == champion else []), *(["latest"] if version == versions[-1] else [])]
+        table.add_row(
+            str(version),
+            ", ".join(aliases),
+            f"{manifest.registered:%Y-%m-%d %H:%M}",
+            _quality(manifest.validation.metrics),
+            f"{manifest.validation.max_abs_error:.3g}",
+            format_bytes(manifest.bundle.num_bytes),
+        )
+    return table
+
+
+def render_version(store: ArtifactStore, name: str, wanted: str) -> RenderableType:
+    """Lineage, proof and files of a version, and the champion's history."""
+    version = resolve(store, name, wanted)
+    manifest = read_manifest(store, name, version)
+    lineage = manifest.lineage
+    facts = {
+        "model": f"{name} version {version}",
+        "at": version_location(store, name, version).url,
+        "registered": f"{manifest.registered:%Y-%m-%d %H:%M:%S} UTC",
+        "validation": _verdict(manifest),
+        "source": lineage.source_sha256,
+        **{f"data {n}": f"{uri} ({sha256[:12]})" for n, (uri, sha256) in enumerate(lineage.datasets.items())},
+        "arguments": " ".join(lineage.arguments),
+        "topology": lineage.topology,
+        "libraries": ", ".join(f"{library} {number}" for library, number in lineage.environment.items()),
+        "training": _quality(lineage.metrics),
+        "Prefect run": lineage.pipeline_run,
+    }
+    table = Table.grid(padding=(0, 2))
+    for label, value in facts.items():
+        table.add_row(Text(label, style="dim"), Text(value))
+    files = Table("file", "size", "sha256")
+    for entry in manifest.files:
+        files.add_row(entry.path, format_bytes(entry.num_bytes), entry.sha256[:12])
+    moves = [
+        Text(f"{move.moved:%Y-%m-%d %H:%M} {move.kind} to version {move.version}: {move.reason}")
+        for move in list_moves(store, name)
+    ]
+    return Group(table, files, Text("champion", style="dim"), *(moves or [Text("none yet")]))
+
+
+def render_difference(store: ArtifactStore, name: str, first: str, second: str) -> RenderableType:
+    """What differs between two versions."""
+    before, after = (read_manifest(store, name, resolve(store, name, wanted)) for wanted in (first, second))
+    differences = compare_versions(before, after)
+    if not differences:
+        return Text(f"Versions {before.version} and {after.version} of {name} differ in nothing but when and by whom.")
+    table = Table("", f"version {before.version}", f"version {after.version}")
+    for difference in differences:
+        table.add_row(difference.what, difference.before, difference.after)
+    return table
+
+
+def describe_move(name: str, move: Move) -> RenderableType:
+    """One move of the champion."""
+    return Text(f"The champion of {name} is version {move.version}: {move.reason}.")
+
+
+def _verdict(manifest: ModelManifest) -> str:
+    verdict = manifest.validation
+    agreement = "" if verdict.agreement is None else f", label agreement {verdict.agreement:.2%}"
+    quality = f", {_quality(verdict.metrics)}" if verdict.metrics else ""
+    return (
+        f"{'passed' if verdict.passed else 'failed'}, largest error {verdict.max_abs_error:.3g} over "
+        f"{verdict.num_samples:,} samples{agreement}{quality}"
+    )
+
+
+def _quality(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items())) or "-"

@@ -1,0 +1,182 @@
+"""Exports that are wrong in ways that happen: each must be caught, and the report must say where."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from torch import nn
+
+from tests.unit.onnx_models import Cnn, exported, images, logits, make_context, npz, program, put_files
+from tests.unit.validation.test_models_that_work import TABLE, saved
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
+from trainyard.tasks.export import exporter
+from trainyard.tasks.models.bundle import BundleDescription, describe_files, verify_bundle, write_description
+from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.report import ValidationReport
+from trainyard.tasks.validation.validate import validate_model
+
+
+@pytest.fixture
+def failures(tmp_path):
+    """Validate a program against a bundle whose files were changed; gives the names of the checks that failed."""
+
+    def run(trained, exported_from=None, change=None, describe=True, samples=None, **settings):
+        context = make_context(tmp_path)
+        bundle, files = exported(exported_from or trained, True)
+        folder = tmp_path / "bundle"
+        folder.mkdir()
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        if change is not None:
+            change(folder)
+        if describe:  # as an exporter that is wrong would
+            description = BundleDescription.model_validate_json((folder / "bundle.json").read_bytes())
+            write_description(description.model_copy(update={"files": describe_files(folder)}), folder)
+        bundle = bundle.model_copy(update={"bundle": context.store.put_tree(folder)})
+        outputs = put_files(
+            context,
+            tmp_path / "outputs",
+            {"model.pt2": trained, **({"validation_samples.npz": samples} if samples else {})},
+        )
+        with pytest.raises(ValidationFailedError) as caught:
+            validate_model(OrtValidation(**settings), bundle, outputs, context)
+        page = caught.value.page_path
+        assert "failed" in Path(page).read_text()
+        report = ValidationReport.model_validate_json(Location(caught.value.report_uri).read_bytes())
+        return {check.name: check.found for check in report.failures}
+
+    return run
+
+
+class Scaled(Cnn):
+    """Preprocessing inside the model: scaled, then centred."""
+
+    def forward(self, images):
+        return super().forward(images / 2 - 0.5)
+
+
+class Centred(Cnn):
+    """The same steps in the wrong order."""
+
+    def forward(self, images):
+        return super().forward((images - 0.5) / 2)
+
+
+def test_wrong_preprocessing_order_in_the_model(failures):
+    found = failures(program(Scaled), program(Centred))
+    assert "CPUExecutionProvider, batch 8, output: parity" in found
+
+
+def test_wrong_preprocessing_order_of_the_samples(failures):
+    """Both runtimes agree on garbage: only the labels tell."""
+    raw = images(256)
+    labels = logits(program(), raw / 2 - 0.5).argmax(1)
+    found = failures(program(), samples=npz(images=(raw - 0.5) / 2, labels=labels), min_metrics={"accuracy": 0.99})
+    assert list(found) == ["CPUExecutionProvider: accuracy"]
+
+
+class Difference(nn.Module):
+    def forward(self, a, b):
+        return a - 2 * b
+
+
+def test_swapped_inputs(failures):
+    def swap(folder):
+        model = onnx.load(folder / "model.onnx")
+        other = {"a": "b", "b": "a"}
+        for node in model.graph.node:
+            node.input[:] = [other.get(name, name) for name in node.input]
+        onnx.save(model, folder / "model.onnx")
+
+    pair = {name: np.random.default_rng(n).normal(size=(30, 3)).astype(np.float32) for n, name in enumerate("ab")}
+    found = failures(saved(Difference, pair, {}), change=swap, samples=npz(**pair))
+    assert "CPUExecutionProvider, batch 4, output: parity" in found
+
+
+def test_a_frozen_batch_size_behind_a_signature_that_says_otherwise(failures):
+    fixed = exported(program(dynamic=False), False)[1]["model.onnx"]
+    found = failures(program(), change=lambda folder: (folder / "model.onnx").write_bytes(fixed))
+    assert {"CPUExecutionProvider, batch 1: runs", "CPUExecutionProvider, batch 7: runs"} <= set(found)
+
+
+def test_a_frozen_sequence_length(failures):
+    """An export of the example's length, under a signature with any length."""
+    kind, inputs, axes = TABLE["transformer"]
+    fixed = exported(saved(kind, inputs, {}), True)[1]["model.onnx"]
+
+    def freeze(folder):
+        (folder / "model.onnx").write_bytes(fixed)
+
+    found = failures(saved(kind, inputs, axes), change=freeze, samples=npz(**inputs))
+    (name,) = found
+    assert re.fullmatch(r"CPUExecutionProvider, batch 7, \w+ 5: runs", name)
+
+
+def test_a_provider_that_leaves_all_nodes_to_another(failures):
+    import onnxruntime
+
+    silent = "AzureExecutionProvider"  # lists itself first, and runs nothing on its own
+    if silent not in onnxruntime.get_available_providers():
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} has no {silent}")
+    found = failures(program(), providers=("CPUExecutionProvider", silent))
+    assert found.keys() == {f"{silent}: runs nodes"}
+    assert "in CPUExecutionProvider" in found[f"{silent}: runs nodes"]
+
+
+def test_stale_external_data(failures, monkeypatch):
+    monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", 0)
+    stale = exported.__wrapped__(program(seed=1), True)[1]
+    assert set(stale) == {"bundle.json", "model.onnx", "model.onnx.data", "signature.json"}
+    found = failures(program(), change=lambda folder: [(folder / n).write_bytes(d) for n, d in stale.items()])
+    assert "CPUExecutionProvider, batch 8, output: parity" in found
+
+
+@pytest.mark.parametrize("damage", ["missing", "swapped", "more"])
+def test_external_data_that_is_missing_or_swapped(tmp_path, failures, monkeypatch, damage):
+    monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", 0)
+    whole, other = (exported.__wrapped__(program(seed=seed), True)[1] for seed in (0, 1))
+    assert len(whole["model.onnx.data"]) == len(other["model.onnx.data"])
+
+    def spoil(folder):
+        for name, data in whole.items():
+            (folder / name).write_bytes(data)
+        {
+            "missing": lambda: (folder / "model.onnx.data").unlink(),
+            "swapped": lambda: (folder / "model.onnx.data").write_bytes(other["model.onnx.data"]),
+            "more": lambda: (folder / "notes.txt").write_text("mine"),
+        }[damage]()
+        with pytest.raises(ArtifactDamagedError):
+            verify_bundle(folder)
+
+    found = failures(program(), change=spoil, describe=False)
+    said = {
+        "missing": "model.onnx.data is missing",
+        "swapped": "model.onnx.data was swapped",
+        "more": "notes.txt does not",
+    }
+    assert list(found) == ["bundle: whole"] and said[damage] in found["bundle: whole"]
+
+
+def test_a_worse_model_than_the_champion(tmp_path):
+    from trainyard.tasks.artifacts.products import Champion
+
+    context = make_context(tmp_path)
+    _, files = exported(program(), True)
+    champion = Champion(version=3, bundle=put_files(context, tmp_path / "champion", files))
+    x = images(200)
+    samples = npz(images=x, labels=logits(program(), x).argmax(1))
+    challenger = program(seed=1)
+    bundle, files = exported(challenger, True)
+    bundle = bundle.model_copy(update={"bundle": put_files(context, tmp_path / "bundle", files)})
+    outputs = put_files(context, tmp_path / "outputs", {"model.pt2": challenger, "validation_samples.npz": samples})
+
+    def run(margin):
+        settings = OrtValidation(champion_margin=margin)
+        return validate_model(settings, bundle, outputs, context, champion=champion)
+
+    with pytest.raises(ValidationFailedError, match=r"champion version 3: accuracy: expected at most 0.1 below"):
+        run(0.1)
+    assert run(1.0).champion_version == 3

@@ -16,6 +16,7 @@ from trainyard.tasks.artifacts import s3_objects
 from trainyard.tasks.artifacts.digests import read_chunks
 from trainyard.tasks.artifacts.local_files import file_version, stat_file, walk_files
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
+from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 
@@ -94,15 +95,16 @@ class Location:
         """The whole object."""
         return b"".join(self.read_chunks())  # not cat_file: s3fs's parallel ranges can mix two versions
 
-    def read_chunks(self) -> Iterator[bytes]:
-        """The object as a stream of chunks."""
-        with (
-            translated(self.url),
-            self._fs.open(self._path, "rb", block_size=s3_objects.BLOCK_BYTES) as stream,
-        ):
-            yield from read_chunks(stream)
+    def read_chunks(self) -> Iterator[Block]:
+        """The object as a stream of chunks, all of one version."""
+        if self._is_s3:
+            info = self.find_object()
+            if info is None:
+                raise StorageNotFoundError(f"Nothing found at {self.url}: it is a prefix, not an object.")
+            return self.read_version(info)
+        return self._read_stream()
 
-    def read_version(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_version(self, info: ObjectInfo) -> Iterator[Block]:
         """The bytes of one listed version of the object here, a block at a time; never a mixture.
 
         Args:
@@ -113,7 +115,7 @@ class Location:
             StorageUnavailableError: Fewer bytes came than were listed.
         """
         ranged = self._is_s3 and info.etag is not None
-        blocks = s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self.read_chunks()
+        blocks = s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self._read_stream()
         num_bytes = 0
         try:
             for block in blocks:
@@ -178,7 +180,10 @@ class Location:
             if self.is_local:
                 status = stat_file(self.local_path)
                 return None if status is None else _local_info(key, status)
-            info = self._info()
+            if self._is_s3:
+                found = s3_objects.find_object(self._fs, self._path)
+                return ObjectInfo.from_listing(key, found) if found else None
+            info = dict(self._fs.info(self._path))
             return ObjectInfo.from_listing(key, info) if info["type"] == "file" else None
 
     def list_objects(self) -> Iterator[ObjectInfo]:
@@ -190,6 +195,9 @@ class Location:
             if self.is_local:
                 for key, status in walk_files(self.local_path):
                     yield _local_info(key, status)
+                return
+            if self._is_s3:
+                yield from self._list_s3()
                 return
             base = f"{self._path.rstrip('/')}/"
             for path, info in self._fs.find(self._path, detail=True).items():
@@ -210,8 +218,10 @@ class Location:
         with translated(self.url):
             if self.is_local:
                 self.local_path.open("rb").close()
+            elif self._is_s3:
+                s3_objects.find_object(self._fs, self._path)
             else:
-                self._info()
+                self._fs.info(self._path)
 
     def list_names(self) -> list[str]:
         """Names directly below this prefix, sorted; empty where there is nothing."""
@@ -222,15 +232,19 @@ class Location:
                 return []
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
-    def _info(self) -> dict[str, Any]:
-        try:
-            return dict(self._fs.info(self._path))
-        except FileNotFoundError:
-            raise
-        except OSError:
-            if self._is_s3:
-                s3_objects.raise_reason(self._fs, self._path)
-            raise
+    def _read_stream(self) -> Iterator[Block]:
+        with (
+            translated(self.url),
+            self._fs.open(self._path, "rb", block_size=s3_objects.BLOCK_BYTES) as stream,
+        ):
+            yield from read_chunks(stream)
+
+    def _list_s3(self) -> Iterator[ObjectInfo]:
+        prefix = f"{self._path.rstrip('/').partition('/')[2]}/".lstrip("/")
+        for page in s3_objects.list_pages(self._fs, self._path):
+            for found in page:
+                if not is_folder_marker(found["Key"], found["Size"]):
+                    yield ObjectInfo.from_listing(found["Key"][len(prefix) :], found)
 
     def _require_version(self, info: ObjectInfo) -> None:
         try:

@@ -27,7 +27,7 @@ class ObjectInfo:
     def from_listing(cls, key: str, info: Mapping[str, Any]) -> "ObjectInfo":
         """The object of one entry of an fsspec or S3 listing."""
         etag = bare_etag(str(info.get("ETag") or info.get("etag") or ""))
-        num_bytes = int(info["Size"] if "Size" in info else info["size"])
+        num_bytes = next(int(info[name]) for name in ("Size", "size", "ContentLength") if name in info)
         return cls(key, num_bytes, etag or "-".join(_stamps(info)), f'"{etag}"' if etag else None)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 
@@ -190,7 +191,7 @@ class ArtifactStore:
             for chunk in self._verified_chunks(sha256):
                 out.write(chunk)
 
-    def _verified_chunks(self, sha256: str) -> Iterator[bytes]:
+    def _verified_chunks(self, sha256: str) -> Iterator[Block]:
         """The object's bytes; raises after the last one if they are not those of the digest."""
         hasher = hashlib.sha256()
         try:

@@ -128,8 +128,8 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     missing = [info for info in listing.objects if info.key not in digests]
     for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
         with area.index.batch():
-            for info, path, sha256 in finished:
-                area.pool.adopt(path, sha256, info.num_bytes)
+            area.pool.adopt((path, sha256, info.num_bytes) for info, path, sha256 in finished)
+            for info, _, sha256 in finished:
                 area.index.remember_object(listing.source, info, sha256)
                 digests[info.key] = sha256
                 meter.add_object(reused=False)

@@ -14,7 +14,7 @@ from fsspec.core import url_to_fs
 
 from trainyard.tasks.artifacts import s3_objects
 from trainyard.tasks.artifacts.digests import read_chunks
-from trainyard.tasks.artifacts.local_files import file_version, stat_file, walk_files
+from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_file, walk_files
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
@@ -127,6 +127,23 @@ class Location:
             self._require_version(info)
         if num_bytes != info.num_bytes:
             raise cut_short(self.url, info.num_bytes, num_bytes)
+
+    def clone_version(self, info: ObjectInfo, target: Path) -> bool:
+        """Make a local file of one listed version of a local object here, sharing its bytes on disk where that goes.
+
+        Returns:
+            Whether it did; else the object is to be read.
+
+        Raises:
+            ObjectChangedError: The file is not, or no longer, that version.
+        """
+        if not self.is_local:
+            return False
+        with translated(self.url):
+            if not reflink(self.local_path, target):
+                return False
+        self._require_version(info)
+        return True
 
     def write_bytes(self, data: bytes) -> None:
         """Write the whole object at once: a reader sees the old one, or the new one."""

@@ -130,7 +130,11 @@ class _Service:
         server.authorizations.add(request.headers.get("Authorization", ""))
         server.user_agents.add(request.headers.get("User-Agent", ""))
         server.session_tokens.add(request.headers.get("X-Amz-Security-Token", ""))
-        name, _, key = unquote(request.raw_path.partition("?")[0]).lstrip("/").partition("/")
+        path = unquote(request.raw_path.partition("?")[0]).lstrip("/")
+        host = request.headers.get("Host", "").partition(":")[0]
+        if host.endswith(".localhost"):
+            path = f"{host.removesuffix('.localhost')}/{path}"
+        name, _, key = path.partition("/")
         query = {k: v[-1] for k, v in parse_qs(request.query_string, keep_blank_values=True).items()}
         bucket = server.buckets.get(name)
         if bucket is None:

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     s3_transport: Literal["auto", "s3fs"] = "auto"
     """What reads S3 objects: obstore where it is installed (and s3fs what it cannot), or s3fs alone."""
 
+    lease_ttl_s: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds after which a run on another machine that shares the store counts as dead, and its work is done anew."""
+
     progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
     """Least seconds between two progress lines of one stage."""
 

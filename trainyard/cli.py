@@ -112,6 +112,37 @@ def explain(
 
 
 @app.command()
+def gc(
+    max_size: Annotated[
+        str | None, typer.Option(help="Remove the least recently used until the rest fits, for example 50GB.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Remove what was not used for more than so many days.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    store: Annotated[
+        str | None, typer.Option(help="URL of the artifact store; by default TRAINYARD_STORE, or this machine's own.")
+    ] = None,
+) -> None:
+    """Remove cached results, staged data and other things that were not used for long.
+
+    What a live run or a registered model needs stays, and so does whatever was used within the last hour.
+    """
+    from trainyard.flows.cleaning import parse_limits, render_collection
+    from trainyard.tasks.artifacts.store import ArtifactStore
+    from trainyard.tasks.cleaning.collect import collect_garbage
+    from trainyard.tasks.settings import Settings
+
+    settings = Settings()
+    try:
+        limits = parse_limits(max_size, keep_days)
+        found = collect_garbage(ArtifactStore(store or settings.store_url), settings.home, limits, dry_run=dry_run)
+    except PipelineError as error:
+        _end(error)
+    Console().print(render_collection(found, dry_run=dry_run))
+
+
+@app.command()
 def doctor(
     datastores: Annotated[
         list[str] | None,

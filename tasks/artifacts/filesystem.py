@@ -5,7 +5,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_fi
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
-from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
+from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 
 
 def known_scheme(url: str) -> bool:
@@ -170,6 +170,30 @@ class Location:
                 return False
             return True
 
+    def swap_bytes(self, data: bytes, expected: ObjectInfo | None) -> ObjectInfo | None:
+        """Write the object if it is still the expected version, or if there is none where none is expected.
+
+        On S3 by a conditional write, where the server knows those (Amazon's, MinIO, Ceph; not rclone's); elsewhere
+        by a check before the write.
+
+        Returns:
+            The version written; None where somebody else was faster.
+        """
+        if self._is_s3:
+            try:
+                with translated(self.url):
+                    return s3_objects.swap_object(self._fs, self._path, data, expected.etag if expected else None)
+            except (ObjectChangedError, StorageNotFoundError):
+                return None
+        try:
+            found = self.find_object()
+        except StorageNotFoundError:
+            found = None
+        if (found.version if found else None) != (expected.version if expected else None):
+            return None
+        self.write_bytes(data)
+        return self.find_object()
+
     def upload(self, path: Path) -> None:
         """Copy a local file here, whole or not at all."""
         with translated(self.url):
@@ -179,6 +203,12 @@ class Location:
                         out.write(chunk)
             else:
                 self._fs.put_file(str(path), self._path)
+
+    def touch(self) -> None:
+        """Note that the object was used just now, where that costs nothing: a local file's time."""
+        if self.is_local:
+            with suppress(OSError):
+                os.utime(self._path)
 
     def delete(self) -> None:
         """Remove the object, if it is there."""
@@ -300,7 +330,7 @@ class Location:
 
 
 def _local_info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, file_version(status))
+    return ObjectInfo(key, status.st_size, file_version(status), modified_s=status.st_mtime)
 
 
 _credentials_seen = ""

@@ -97,6 +97,24 @@ def first_object(fs: Any, path: str) -> ObjectInfo | None:
     return None
 
 
+def swap_object(fs: Any, path: str, data: bytes, etag: str | None) -> ObjectInfo | None:
+    """Write an object on the condition that it has an ETag, or that there is none; None where another writer is at it.
+
+    A server that knows no conditions is asked for the version before.
+    """
+    bucket, key, _ = fs.split_path(path)
+    try:
+        found = fs.call_s3("head_object", Bucket=bucket, Key=key)["ETag"]
+    except FileNotFoundError:
+        found = None
+    if found != etag:
+        return None
+    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+    answer = fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+    version = bare_etag(answer["ETag"])
+    return ObjectInfo(key.rsplit("/", 1)[-1], len(data), version, f'"{version}"')
+
+
 def list_pages(fs: Any, path: str) -> Iterator[list[Mapping[str, Any]]]:
     """What is below a prefix, a page of at most 1,000 entries at a time; each with ``Key``, ``Size`` and ``ETag``."""
     bucket, key, _ = fs.split_path(path)

@@ -176,6 +176,7 @@ class ArtifactStore:
             self._verify_object(sha256)
         except ArtifactDamagedError:
             return False
+        self._object(sha256).touch()  # 'trainyard gc' leaves alone what was stored again just now
         return True
 
     def _read_object(self, sha256: str) -> bytes:

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
-from trainyard.tasks.caching.records import Product, read_product, write_record
+from trainyard.tasks.caching.lease import held_lease
+from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
@@ -113,7 +114,8 @@ def run_stage(
     """Give the verified result of before, or work and record the result.
 
     Of several runs that need the same key at once, one works; the others wait and reuse its result. The lock is
-    the kernel's (``flock``), so a holder that dies frees it.
+    the kernel's (``flock``), so a holder that dies frees it; machines that share a store hold a lease in it, which
+    expires when its holder dies.
 
     Args:
         stage: The stage.
@@ -130,7 +132,8 @@ def run_stage(
         PipelineError: What ``work`` raises.
     """
     key = stage.key(components)
-    with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock"):
+    lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
+    with _single_flight(lock), held_lease(context.store, stage.name, key.sha256):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
             context.note(stage.name, "cached", key)
@@ -156,6 +159,7 @@ def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -
     except (ArtifactDamagedError, StorageNotFoundError) as error:
         log.warning("The cached result of %s is not usable and is made again: %s", stage.name, error)
         return None
+    touch_record(store, key)
     return product
 
 

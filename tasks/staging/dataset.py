@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainyard.tasks.artifacts.datasets import dataset_directory
+from trainyard.tasks.artifacts.datasets import dataset_directory, touch_dataset
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.products import StagedData, StagedDataset
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -81,6 +81,8 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
     found = [damage for damage in damages if damage]
     if found:
         raise ArtifactDamagedError(f"Staged data is not as it was staged: {'; '.join(found)}.")
+    for dataset in product.datasets:
+        touch_dataset(home, dataset.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -
     if _clear_damage(area.home, manifest, area.index):
         with area.index.batch():
             build_dataset(area.home, manifest, area.pool, area.scratch)
+    touch_dataset(area.home, manifest.sha256)
     return StagedDataset(
         uri=listing.reference.uri,
         sha256=manifest.sha256,

@@ -82,6 +82,10 @@ class ObjectPool:
         self._make(destination.parent)
         try:
             os.link(self.path(sha256), destination)
+        except FileNotFoundError as error:
+            raise ArtifactDamagedError(
+                f"Staged content {sha256[:12]} was removed while it was needed; staging again helps."
+            ) from error
         except OSError as error:
             if error.errno not in _NO_HARD_LINK:
                 raise

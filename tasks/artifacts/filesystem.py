@@ -13,7 +13,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from trainyard.tasks.artifacts import s3_objects
-from trainyard.tasks.artifacts.digests import read_chunks
+from trainyard.tasks.artifacts.digests import digest_file, read_chunks
 from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_file, walk_files
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
@@ -25,6 +25,10 @@ def known_scheme(url: str) -> bool:
     """Whether fsspec has an implementation for the URL's scheme (a plain path counts as ``file``)."""
     scheme = url.split("://", 1)[0] if "://" in url else "file"
     return scheme in fsspec.available_protocols()
+
+
+class _NotTheFileError(Exception):
+    """A local file is not what it was when it was hashed."""
 
 
 class Location:
@@ -194,15 +198,40 @@ class Location:
         self.write_bytes(data)
         return self.find_object()
 
-    def upload(self, path: Path) -> None:
-        """Copy a local file here, whole or not at all."""
+    def upload(self, path: Path, sha256: str | None = None) -> bool:
+        """Copy a local file here, whole or not at all.
+
+        Args:
+            path: The file.
+            sha256: The digest that its bytes must still have.
+
+        Returns:
+            Whether the file was the expected one to the end; else there is nothing here.
+        """
         with translated(self.url):
             if self.is_local:
-                with self._local_scratch() as scratch, path.open("rb") as source, scratch.open("wb") as out:
-                    for chunk in read_chunks(source):
-                        out.write(chunk)
-            else:
-                self._fs.put_file(str(path), self._path)
+                return self._upload_local(path, sha256)
+            before = file_version(path.stat())
+            if sha256 and digest_file(path)[0] != sha256:
+                return False
+            self._fs.put_file(str(path), self._path)
+        if sha256 and file_version(path.stat()) != before:
+            self.delete()
+            return False
+        return True
+
+    def _upload_local(self, path: Path, sha256: str | None) -> bool:
+        try:
+            with self._local_scratch() as scratch, path.open("rb") as source, scratch.open("wb") as out:
+                hasher = hashlib.sha256()
+                for chunk in read_chunks(source):
+                    hasher.update(chunk)
+                    out.write(chunk)
+                if sha256 and hasher.hexdigest() != sha256:
+                    raise _NotTheFileError
+        except _NotTheFileError:
+            return False
+        return True
 
     def touch(self) -> None:
         """Note that the object was used just now, where that costs nothing: a local file's time."""

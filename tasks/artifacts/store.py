@@ -21,6 +21,8 @@ from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 
+_PUT_ATTEMPTS = 3
+
 
 class ArtifactStore:
     """Content-addressed files and trees under one fsspec URL.
@@ -50,12 +52,17 @@ class ArtifactStore:
         return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=len(data))
 
     def put_file(self, path: Path) -> ArtifactRef:
-        """Store a local file."""
-        sha256, num_bytes = digest_file(path)
-        target = self._object(sha256)
-        if not self._holds(sha256):
-            target.upload(path)
-        return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
+        """Store a local file.
+
+        Raises:
+            ArtifactDamagedError: The file keeps changing while it is stored; nothing wrong is stored.
+        """
+        for _ in range(_PUT_ATTEMPTS):
+            sha256, num_bytes = digest_file(path)
+            target = self._object(sha256)
+            if self._holds(sha256) or target.upload(path, sha256):
+                return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
+        raise ArtifactDamagedError(f"{path} changes while it is stored: let whatever writes to it end first.")
 
     def put_tree(self, directory: Path) -> ArtifactRef:
         """Store every regular file below a local directory, as one unit. Links and empty folders are left out."""

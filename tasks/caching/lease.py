@@ -61,9 +61,7 @@ def held_lease(store: ArtifactStore, stage: str, key: str) -> Iterator[None]:
     if store.root.is_local:
         yield
         return
-    lease = Lease(
-        holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s
-    )
+    lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
     location = _location(store, stage, key)
     held = _take(location, lease)
     stop = threading.Event()

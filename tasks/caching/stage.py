@@ -1,6 +1,7 @@
 """Run one stage through its cache: look up, verify, else work and record."""
 
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Generic, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
@@ -125,13 +127,17 @@ def run_stage(
         on_recorded: Called when a new product is safe (recorded, where the cache is in use), before anybody else
             may work at the key: the place to remove what only another attempt would need.
 
+    Where the key cannot be computed, the stage runs, and nothing is recorded.
+
     Returns:
         The product, and whether it was cached.
 
     Raises:
         PipelineError: What ``work`` raises.
     """
-    key = stage.key(components)
+    key = _computed_key(stage, components)
+    if key is None:
+        return _run_unkeyed(stage, work, context)
     lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
     with _single_flight(lock), held_lease(context.store, stage.name, key.sha256):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
@@ -145,6 +151,32 @@ def run_stage(
         context.note(stage.name, "ran", key)
         on_recorded(key)
         return _result(stage, product, "ran", key)
+
+
+def _computed_key(stage: Stage[Product], components: dict[str, str]) -> StageKey | None:
+    """The key; None where it cannot be computed, whatever the reason: then no result may be believed to be the same."""
+    try:
+        key = stage.key(components)
+        digest_value(dict(key.components))  # what cannot be digested is found here
+    except (OSError, SyntaxError, TypeError, ValueError) as error:
+        log.warning(
+            "The key of the stage %s cannot be computed (%s: %s): it runs, and its result is not kept for later runs.",
+            stage.name,
+            type(error).__name__,
+            error,
+        )
+        return None
+    return key
+
+
+def _run_unkeyed(
+    stage: Stage[Product], work: Callable[[StageKey], Product], context: StageContext
+) -> StageResult[Product]:
+    """Work under a key that nobody else has, and record nothing."""
+    context.note(stage.name, "unfinished")
+    product = work(StageKey(stage.name, {"without a key": uuid.uuid4().hex}))
+    context.note(stage.name, "ran")
+    return StageResult(product=product, status="ran", cache_key=None, num_bytes=stage.size(product))
 
 
 def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -> Product | None:

@@ -22,8 +22,10 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
-from trainyard.tasks.staging.directories import build_dataset, find_damage
+from trainyard.tasks.staging.capacity import disk_errors_translated, require_room
+from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage
 from trainyard.tasks.staging.index import StagingIndex
+from trainyard.tasks.staging.keys import check_folded
 from trainyard.tasks.staging.listing import Listing, list_reference
 from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
 from trainyard.tasks.staging.pool import ObjectPool, move_aside, staging_lock
@@ -100,6 +102,7 @@ class _StagingArea:
 def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
     home = context.home.absolute()
     with (
+        disk_errors_translated(home),
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
@@ -107,6 +110,7 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
 
 
 def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
+    check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
     digests = _transfer(listing, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
@@ -129,6 +133,7 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     for _ in digests:
         meter.add_object(reused=True)
     missing = [info for info in listing.objects if info.key not in digests]
+    require_room(area.home, listing, sum(info.num_bytes for info in missing))
     for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
         with area.index.batch():
             area.pool.adopt((path, sha256, info.num_bytes) for info, path, sha256 in finished)

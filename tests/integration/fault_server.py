@@ -201,6 +201,9 @@ class _Service:
         return cached[1] if len(bucket) > PAGE else sorted(bucket)
 
     async def _write(self, request, bucket, key):
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer proper has not begun
         content = await request.read()
         found = bucket.get(key)
         if self.server.conditional_puts:

@@ -187,3 +187,18 @@ def test_a_stages_code_is_its_package_and_what_that_imports(stage):
 def test_the_code_of_one_stage_holds_none_of_another():
     files = {path.parent.name for path in code_files(("trainyard.tasks.export",))}
     assert not files & {"training", "staging", "metrics", "validation", "registry", "launchers"}
+
+
+def test_a_stage_whose_key_cannot_be_computed_runs_and_is_not_recorded(context, caplog):
+    seen = []
+
+    def work(key):
+        seen.append(key.sha256)
+        return Text(artifact=context.store.put_bytes(b"made"))
+
+    for _ in range(2):
+        result = run(work, context, {"config:x": object()})
+        assert (result.status, result.cache_key) == ("ran", None)
+    assert seen[0] != seen[1]
+    assert "cannot be computed" in caplog.text
+    assert not (Path(context.store_url) / "cache").exists()

@@ -46,9 +46,7 @@ def make(context, name, tmp_path, run_folder=None):
     (folder / "own.txt").write_text(name * 100)
     (folder / "shared.txt").write_text("shared")
     context = context.model_copy(update={"run_folder": run_folder})
-    return run_stage(
-        EXPORT, {"config:x": name}, lambda key: Tree(tree=context.store.put_tree(folder)), context
-    )
+    return run_stage(EXPORT, {"config:x": name}, lambda key: Tree(tree=context.store.put_tree(folder)), context)
 
 
 def age(root, days):
@@ -198,8 +196,11 @@ def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, stage
     lock.touch()
     age(context.home / "environments", 3)
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl,sys,time;f=open({str(lock)!r});fcntl.flock(f,2);print(1,flush=True);"
-         "time.sleep(100)"],
+        [
+            sys.executable,
+            "-c",
+            f"import fcntl,sys,time;f=open({str(lock)!r});fcntl.flock(f,2);print(1,flush=True);time.sleep(100)",
+        ],
         stdout=subprocess.PIPE,
     )
     try:
@@ -271,7 +272,8 @@ def test_runs_beside_a_collection_lose_nothing(context, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "num_bytes"), [("50GB", 50 * 10**9), ("1.5TiB", 3 * 2**39), ("500 mb", 5 * 10**8), ("17", 17), ("2K", 2000)]
+    ("text", "num_bytes"),
+    [("50GB", 50 * 10**9), ("1.5TiB", 3 * 2**39), ("500 mb", 5 * 10**8), ("17", 17), ("2K", 2000)],
 )
 def test_sizes_are_read_as_people_write_them(text, num_bytes):
     assert parse_size(text) == num_bytes

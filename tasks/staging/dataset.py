@@ -133,7 +133,9 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     for _ in digests:
         meter.add_object(reused=True)
     missing = [info for info in listing.objects if info.key not in digests]
-    require_room(area.home, listing, sum(info.num_bytes for info in missing))
+    missing_bytes = sum(info.num_bytes for info in missing)
+    require_room(area.home, listing, missing_bytes)
+    meter.expect_bytes(missing_bytes)
     for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
         with area.index.batch():
             area.pool.adopt((path, sha256, info.num_bytes) for info, path, sha256 in finished)

@@ -108,6 +108,7 @@ def listing_components(listings: Iterable[Listing]) -> dict[str, str]:
         components[f"dataset {n}: source"] = listing.source
         components[f"dataset {n}: kind"] = "object" if listing.single_object else "prefix"
         components[f"dataset {n}: objects"] = listing.fingerprint
+        components[f"dataset {n}: number of objects"] = str(len(listing.objects))  # to say more than "changed"
     return components
 
 

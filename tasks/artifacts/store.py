@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
@@ -22,6 +23,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeLis
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 
 _PUT_ATTEMPTS = 3
+_NUM_READERS = 8
 
 
 class ArtifactStore:
@@ -125,8 +127,13 @@ class ArtifactStore:
         if ref.kind == "file":
             self._verify_object(ref.sha256)
             return
-        for entry in self.list_tree(ref).entries:
-            self._verify_object(entry.sha256)
+        digests = {entry.sha256 for entry in self.list_tree(ref).entries}
+        if self.root.is_local:  # one disk, one reader
+            for sha256 in digests:
+                self._verify_object(sha256)
+            return
+        with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="verify") as executor:
+            list(executor.map(self._verify_object, digests))
 
     def materialize(self, ref: ArtifactRef, destination: Path) -> Path:
         """Copy an artifact to a local path, verified on the way; the path appears whole or not at all.

@@ -13,8 +13,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from trainyard.tasks.settings import Settings
-
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
     from obstore.store import S3Config, S3Credential, S3Store
@@ -50,14 +48,14 @@ class FastReader:
 
     @classmethod
     def of(cls, fs: Any) -> "FastReader | None":
-        """The reader that belongs to a filesystem; None where obstore is missing, unwanted or cannot do as s3fs does.
+        """The reader that belongs to a filesystem; None where obstore is missing or cannot do as s3fs does.
 
         Kept on the filesystem: fsspec hands the same one to all who open the same place.
         """
         if not hasattr(fs, "_trainyard_fast_reader"):
             fs._trainyard_fast_reader = cls(fs) if _can_stand_in(fs) else None
         reader: FastReader | None = fs._trainyard_fast_reader
-        return reader if reader and Settings().s3_transport != "s3fs" else None
+        return reader
 
     def read(self, path: str, etag: str, byte_range: tuple[int, int] | None) -> "tuple[memoryview, str] | None":
         """Bytes of one version of an object, at once.

@@ -19,6 +19,7 @@ from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
+from trainyard.tasks.settings import Settings
 
 
 def known_scheme(url: str) -> bool:
@@ -49,6 +50,7 @@ class Location:
             raise InvalidInputError(unknown_scheme(url))
         self._options = dict(storage_options or {})
         self._is_s3 = s3_objects.is_s3(url)
+        self._fast = self._is_s3 and Settings().s3_transport != "s3fs"  # read once: settings cost as much as an object
         if self._is_s3:
             self._options = s3_objects.client_options(self._options)
             _forget_stale_credentials()
@@ -62,6 +64,7 @@ class Location:
         """A place below this one."""
         child = object.__new__(Location)
         child._options, child._fs, child._is_s3 = self._options, self._fs, self._is_s3
+        child._fast = self._fast
         child._path = f"{self._path.rstrip('/')}/{key}"
         child.url = f"{self.url.rstrip('/')}/{key}"
         return child
@@ -119,7 +122,11 @@ class Location:
             StorageUnavailableError: Fewer bytes came than were listed.
         """
         ranged = self._is_s3 and info.etag is not None
-        blocks = s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self._read_stream()
+        blocks = (
+            s3_objects.read_blocks(self._fs, self._path, info, self.url, fast=self._fast)
+            if ranged
+            else self._read_stream()
+        )
         num_bytes = 0
         try:
             for block in blocks:

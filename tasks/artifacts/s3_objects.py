@@ -127,14 +127,14 @@ def list_pages(fs: Any, path: str) -> Iterator[list[Mapping[str, Any]]]:
         query["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str) -> Iterator[Block]:
+def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Iterator[Block]:
     """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
 
     Raises:
         ObjectChangedError: An answer was of another version.
         StorageUnavailableError: An answer was cut short, several times.
     """
-    reader = FastReader.of(fs)
+    reader = FastReader.of(fs) if fast else None
     etag = info.etag or ""
 
     def read(start: int) -> Block:

@@ -1,6 +1,6 @@
 """Prefect blocks: a datastore whose secret storage options stay on the Prefect server, and hosts to train on."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import httpx
 from prefect.blocks.core import Block
@@ -26,6 +26,13 @@ class DatastoreBlock(Block):
         default=None, title="Endpoint URL", description="Address of an S3-compatible server."
     )
     anonymous: bool = Field(default=False, title="Anonymous", description="Read a public bucket without credentials.")
+    region: str | None = Field(default=None, title="Region", description="The bucket's region.")
+    profile: str | None = Field(
+        default=None, title="Profile", description="A profile of the AWS configuration files of the staging machine."
+    )
+    addressing: Literal["auto", "path", "virtual"] = Field(
+        default="auto", title="Addressing", description="Where requests name the bucket: in the path, or in the host."
+    )
     storage_options: SecretDict = Field(
         default=SecretDict({}),
         title="Storage options",
@@ -55,12 +62,15 @@ def block_options(name: str) -> dict[str, Any]:
     """The fsspec options that a block holds, secrets included; raises as ``load_datastore`` does.
 
     Returns:
-        ``endpoint_url`` and ``anonymous``, as in ``Datastore``, and the ``storage_options``.
+        The fields that a ``Datastore`` has too, and the ``storage_options``.
     """
     block = _load(name)
     return {
         "endpoint_url": block.endpoint_url,
         "anonymous": block.anonymous,
+        "region": block.region,
+        "profile": block.profile,
+        "addressing": block.addressing,
         "storage_options": dict(block.storage_options.get_secret_value()),
     }
 

@@ -15,6 +15,7 @@
         ├── StorageNotFoundError        no such bucket, object or prefix
         ├── StorageAccessError          wrong or missing credentials
         ├── UnsafeObjectKeyError        an object key would leave the staging directory
+        ├── DiskFullError               there is, or would be, no room on this machine's disk
         ├── ScriptDefectError           the training script cannot run as it is (import, syntax, arguments)
         ├── StageTimeoutError           a stage reached the time limit of its policy
         │   └── TrainingTimeoutError    training reached its deadline, and was stopped with all its ranks
@@ -111,6 +112,18 @@ class StorageAccessError(PermanentError):
 
 class UnsafeObjectKeyError(PermanentError):
     """An object key cannot be turned into a file name inside the staging directory."""
+
+
+class DiskFullError(PermanentError):
+    """There is no room for the data on this machine's disk; what is there already stays, and is not transferred again.
+
+    Attributes:
+        needed_bytes: What would have been written, where that is known.
+        free_bytes: What there was room for.
+    """
+
+    needed_bytes: int | None = None
+    free_bytes: int | None = None
 
 
 class ScriptDefectError(PermanentError):

@@ -1,6 +1,7 @@
 """Settings from the environment, read in one place (prefix ``TRAINYARD_``)."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,12 @@ class Settings(BaseSettings):
 
     stop_grace_s: float = Field(default=10.0, ge=0, le=300)
     """Seconds that a stopped training has between SIGTERM and SIGKILL."""
+
+    s3_transport: Literal["auto", "s3fs"] = "auto"
+    """What reads S3 objects: obstore where it is installed (and s3fs what it cannot), or s3fs alone."""
+
+    lease_ttl_s: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds after which a run on another machine that shares the store counts as dead, and its work is done anew."""
 
     progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
     """Least seconds between two progress lines of one stage."""

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from trainyard import __version__
 from trainyard.tasks.errors import InvalidInputError, PipelineError, PrefectUnavailableError
-from trainyard.tasks.specs.policy import STAGE_NAMES
+from trainyard.tasks.specs.policy import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,11 +53,14 @@ def run(
         list[str] | None,
         typer.Option(help="Run this stage even if a result of it is cached; may be repeated."),
     ] = None,
+    from_stage: Annotated[
+        str | None, typer.Option(help="Run this stage and all after it, even if results of them are cached.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")] = False,
 ) -> None:
     """Run the training pipeline that a file describes, and print a summary."""
     try:
-        pipeline = _load(file, overrides or [], refresh or [])
+        pipeline = _load(file, overrides or [], refresh or [], from_stage)
     except PipelineError as error:
         _end(error)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the embedded server, read by Prefect
@@ -83,13 +86,26 @@ def run(
         Console().print(render_summary(result), soft_wrap=True)
 
 
-def _load(file: Path, overrides: list[str], refresh: list[str]) -> "PipelineFile":
+def _load(file: Path, overrides: list[str], refresh: list[str], from_stage: str | None) -> "PipelineFile":
     from trainyard.flows.pipeline_file import load_pipeline_file
 
-    unknown = [name for name in refresh if name not in STAGE_NAMES]
+    stages = [*_known_stages("--refresh", refresh), *_stages_from(from_stage)]
+    return load_pipeline_file(file, [*overrides, *(f"policies.{name}.cache=refresh" for name in stages)])
+
+
+def _stages_from(first: str | None) -> list[str]:
+    """A stage and all after it."""
+    if first is None:
+        return []
+    [known] = _known_stages("--from-stage", [first])
+    return list(STAGE_NAMES[STAGE_NAMES.index(known) :])
+
+
+def _known_stages(option: str, names: list[str]) -> list[StageName]:
+    unknown = [name for name in names if name not in STAGE_NAMES]
     if unknown:
-        raise InvalidInputError(f"--refresh {' '.join(unknown)}: the stages are {', '.join(STAGE_NAMES)}.")
-    return load_pipeline_file(file, [*overrides, *(f"policies.{name}.cache=refresh" for name in refresh)])
+        raise InvalidInputError(f"{option} {' '.join(unknown)}: the stages are {', '.join(STAGE_NAMES)}.")
+    return [name for name in STAGE_NAMES if name in names]
 
 
 @app.command()
@@ -205,6 +221,37 @@ def _show(render: "Callable[[], RenderableType]") -> None:
     except PipelineError as error:
         _end(error)
     Console().print(shown, soft_wrap=True)
+
+
+@app.command()
+def gc(
+    max_size: Annotated[
+        str | None, typer.Option(help="Remove the least recently used until the rest fits, for example 50GB.")
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0, help="Remove what was not used for more than so many days.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    store: Annotated[
+        str | None, typer.Option(help="URL of the artifact store; by default TRAINYARD_STORE, or this machine's own.")
+    ] = None,
+) -> None:
+    """Remove cached results, staged data and other things that were not used for long.
+
+    What a live run or a registered model needs stays, and so does whatever was used within the last hour.
+    """
+    from trainyard.flows.cleaning import parse_limits, render_collection
+    from trainyard.tasks.artifacts.store import ArtifactStore
+    from trainyard.tasks.cleaning.collect import collect_garbage
+    from trainyard.tasks.settings import Settings
+
+    settings = Settings()
+    try:
+        limits = parse_limits(max_size, keep_days)
+        found = collect_garbage(ArtifactStore(store or settings.store_url), settings.home, limits, dry_run=dry_run)
+    except PipelineError as error:
+        _end(error)
+    Console().print(render_collection(found, dry_run=dry_run))
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """Where staged datasets live on this machine: ``<home>/datasets/<sha256>/data/``."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from trainyard.tasks.artifacts.products import StagedDataset
@@ -9,6 +11,12 @@ from trainyard.tasks.errors import ArtifactDamagedError
 def dataset_directory(home: Path, sha256: str) -> Path:
     """The directory that holds the objects of a dataset, each below its key."""
     return home / "datasets" / sha256 / "data"
+
+
+def touch_dataset(home: Path, sha256: str) -> None:
+    """Note that a dataset was used; 'trainyard gc' removes the least recently used."""
+    with suppress(OSError):
+        os.utime(dataset_directory(home, sha256).parent)
 
 
 def dataset_path(home: Path, dataset: StagedDataset) -> Path:

@@ -14,7 +14,7 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digest_chunks(chunks: Iterable[bytes]) -> tuple[str, int]:
+def digest_chunks(chunks: "Iterable[bytes | memoryview]") -> tuple[str, int]:
     """SHA-256 and length in bytes of a stream of chunks."""
     hasher, num_bytes = hashlib.sha256(), 0
     for chunk in chunks:

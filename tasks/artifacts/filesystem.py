@@ -5,7 +5,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,23 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from trainyard.tasks.artifacts import s3_objects
-from trainyard.tasks.artifacts.digests import read_chunks
-from trainyard.tasks.artifacts.local_files import file_version, stat_file, walk_files
+from trainyard.tasks.artifacts.digests import digest_file, read_chunks
+from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_file, walk_files
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
+from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
-from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
+from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
+from trainyard.tasks.settings import Settings
 
 
 def known_scheme(url: str) -> bool:
     """Whether fsspec has an implementation for the URL's scheme (a plain path counts as ``file``)."""
     scheme = url.split("://", 1)[0] if "://" in url else "file"
     return scheme in fsspec.available_protocols()
+
+
+class _NotTheFileError(Exception):
+    """A local file is not what it was when it was hashed."""
 
 
 class Location:
@@ -44,6 +50,7 @@ class Location:
             raise InvalidInputError(unknown_scheme(url))
         self._options = dict(storage_options or {})
         self._is_s3 = s3_objects.is_s3(url)
+        self._fast = self._is_s3 and Settings().s3_transport != "s3fs"  # read once: settings cost as much as an object
         if self._is_s3:
             self._options = s3_objects.client_options(self._options)
             _forget_stale_credentials()
@@ -57,6 +64,7 @@ class Location:
         """A place below this one."""
         child = object.__new__(Location)
         child._options, child._fs, child._is_s3 = self._options, self._fs, self._is_s3
+        child._fast = self._fast
         child._path = f"{self._path.rstrip('/')}/{key}"
         child.url = f"{self.url.rstrip('/')}/{key}"
         return child
@@ -94,15 +102,16 @@ class Location:
         """The whole object."""
         return b"".join(self.read_chunks())  # not cat_file: s3fs's parallel ranges can mix two versions
 
-    def read_chunks(self) -> Iterator[bytes]:
-        """The object as a stream of chunks."""
-        with (
-            translated(self.url),
-            self._fs.open(self._path, "rb", block_size=s3_objects.BLOCK_BYTES) as stream,
-        ):
-            yield from read_chunks(stream)
+    def read_chunks(self) -> Iterator[Block]:
+        """The object as a stream of chunks, all of one version."""
+        if self._is_s3:
+            info = self.find_object()
+            if info is None:
+                raise StorageNotFoundError(f"Nothing found at {self.url}: it is a prefix, not an object.")
+            return self.read_version(info)
+        return self._read_stream()
 
-    def read_version(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_version(self, info: ObjectInfo) -> Iterator[Block]:
         """The bytes of one listed version of the object here, a block at a time; never a mixture.
 
         Args:
@@ -113,7 +122,11 @@ class Location:
             StorageUnavailableError: Fewer bytes came than were listed.
         """
         ranged = self._is_s3 and info.etag is not None
-        blocks = s3_objects.read_blocks(self._fs, self._path, info, self.url) if ranged else self.read_chunks()
+        blocks = (
+            s3_objects.read_blocks(self._fs, self._path, info, self.url, fast=self._fast)
+            if ranged
+            else self._read_stream()
+        )
         num_bytes = 0
         try:
             for block in blocks:
@@ -125,6 +138,23 @@ class Location:
             self._require_version(info)
         if num_bytes != info.num_bytes:
             raise cut_short(self.url, info.num_bytes, num_bytes)
+
+    def clone_version(self, info: ObjectInfo, target: Path) -> bool:
+        """Make a local file of one listed version of a local object here, sharing its bytes on disk where that goes.
+
+        Returns:
+            Whether it did; else the object is to be read.
+
+        Raises:
+            ObjectChangedError: The file is not, or no longer, that version.
+        """
+        if not self.is_local:
+            return False
+        with translated(self.url):
+            if not reflink(self.local_path, target):
+                return False
+        self._require_version(info)
+        return True
 
     def write_bytes(self, data: bytes) -> None:
         """Write the whole object at once: a reader sees the old one, or the new one."""
@@ -151,15 +181,70 @@ class Location:
                 return False
             return True
 
-    def upload(self, path: Path) -> None:
-        """Copy a local file here, whole or not at all."""
+    def swap_bytes(self, data: bytes, expected: ObjectInfo | None) -> ObjectInfo | None:
+        """Write the object if it is still the expected version, or if there is none where none is expected.
+
+        On S3 by a conditional write, where the server knows those (Amazon's, MinIO, Ceph; not rclone's); elsewhere
+        by a check before the write.
+
+        Returns:
+            The version written; None where somebody else was faster.
+        """
+        if self._is_s3:
+            try:
+                with translated(self.url):
+                    return s3_objects.swap_object(self._fs, self._path, data, expected.etag if expected else None)
+            except (ObjectChangedError, StorageNotFoundError):
+                return None
+        try:
+            found = self.find_object()
+        except StorageNotFoundError:
+            found = None
+        if (found.version if found else None) != (expected.version if expected else None):
+            return None
+        self.write_bytes(data)
+        return self.find_object()
+
+    def upload(self, path: Path, sha256: str | None = None) -> bool:
+        """Copy a local file here, whole or not at all.
+
+        Args:
+            path: The file.
+            sha256: The digest that its bytes must still have.
+
+        Returns:
+            Whether the file was the expected one to the end; else there is nothing here.
+        """
         with translated(self.url):
             if self.is_local:
-                with self._local_scratch() as scratch, path.open("rb") as source, scratch.open("wb") as out:
-                    for chunk in read_chunks(source):
-                        out.write(chunk)
-            else:
-                self._fs.put_file(str(path), self._path)
+                return self._upload_local(path, sha256)
+            before = file_version(path.stat())
+            if sha256 and digest_file(path)[0] != sha256:
+                return False
+            self._fs.put_file(str(path), self._path)
+        if sha256 and file_version(path.stat()) != before:
+            self.delete()
+            return False
+        return True
+
+    def _upload_local(self, path: Path, sha256: str | None) -> bool:
+        try:
+            with self._local_scratch() as scratch, path.open("rb") as source, scratch.open("wb") as out:
+                hasher = hashlib.sha256()
+                for chunk in read_chunks(source):
+                    hasher.update(chunk)
+                    out.write(chunk)
+                if sha256 and hasher.hexdigest() != sha256:
+                    raise _NotTheFileError
+        except _NotTheFileError:
+            return False
+        return True
+
+    def touch(self) -> None:
+        """Note that the object was used just now, where that costs nothing: a local file's time."""
+        if self.is_local:
+            with suppress(OSError):
+                os.utime(self._path)
 
     def delete(self) -> None:
         """Remove the object, if it is there."""
@@ -178,7 +263,10 @@ class Location:
             if self.is_local:
                 status = stat_file(self.local_path)
                 return None if status is None else _local_info(key, status)
-            info = self._info()
+            if self._is_s3:
+                found = s3_objects.find_object(self._fs, self._path)
+                return ObjectInfo.from_listing(key, found) if found else None
+            info = dict(self._fs.info(self._path))
             return ObjectInfo.from_listing(key, info) if info["type"] == "file" else None
 
     def list_objects(self) -> Iterator[ObjectInfo]:
@@ -190,6 +278,9 @@ class Location:
             if self.is_local:
                 for key, status in walk_files(self.local_path):
                     yield _local_info(key, status)
+                return
+            if self._is_s3:
+                yield from self._list_s3()
                 return
             base = f"{self._path.rstrip('/')}/"
             for path, info in self._fs.find(self._path, detail=True).items():
@@ -210,8 +301,10 @@ class Location:
         with translated(self.url):
             if self.is_local:
                 self.local_path.open("rb").close()
+            elif self._is_s3:
+                s3_objects.find_object(self._fs, self._path)
             else:
-                self._info()
+                self._fs.info(self._path)
 
     def list_names(self) -> list[str]:
         """Names directly below this prefix, sorted; empty where there is nothing."""
@@ -222,15 +315,19 @@ class Location:
                 return []
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
-    def _info(self) -> dict[str, Any]:
-        try:
-            return dict(self._fs.info(self._path))
-        except FileNotFoundError:
-            raise
-        except OSError:
-            if self._is_s3:
-                s3_objects.raise_reason(self._fs, self._path)
-            raise
+    def _read_stream(self) -> Iterator[Block]:
+        with (
+            translated(self.url),
+            self._fs.open(self._path, "rb", block_size=s3_objects.BLOCK_BYTES) as stream,
+        ):
+            yield from read_chunks(stream)
+
+    def _list_s3(self) -> Iterator[ObjectInfo]:
+        prefix = f"{self._path.rstrip('/').partition('/')[2]}/".lstrip("/")
+        for page in s3_objects.list_pages(self._fs, self._path):
+            for found in page:
+                if not is_folder_marker(found["Key"], found["Size"]):
+                    yield ObjectInfo.from_listing(found["Key"][len(prefix) :], found)
 
     def _require_version(self, info: ObjectInfo) -> None:
         try:
@@ -269,7 +366,7 @@ class Location:
 
 
 def _local_info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, file_version(status))
+    return ObjectInfo(key, status.st_size, file_version(status), modified_s=status.st_mtime)
 
 
 _credentials_seen = ""

@@ -23,12 +23,16 @@ class ObjectInfo:
     etag: str | None = None
     """The server's own validator in quotes (RFC 9110, section 8.8.3), where it gives one."""
 
+    modified_s: float = 0.0
+    """When it was last written, in seconds since 1970; 0 where a listing does not say."""
+
     @classmethod
     def from_listing(cls, key: str, info: Mapping[str, Any]) -> "ObjectInfo":
         """The object of one entry of an fsspec or S3 listing."""
         etag = bare_etag(str(info.get("ETag") or info.get("etag") or ""))
-        num_bytes = int(info["Size"] if "Size" in info else info["size"])
-        return cls(key, num_bytes, etag or "-".join(_stamps(info)), f'"{etag}"' if etag else None)
+        num_bytes = next(int(info[name]) for name in ("Size", "size", "ContentLength") if name in info)
+        version = etag or "-".join(_stamps(info))
+        return cls(key, num_bytes, version, f'"{etag}"' if etag else None, _modified_s(info))
 
 
 def bare_etag(etag: str) -> str:
@@ -39,6 +43,11 @@ def bare_etag(etag: str) -> str:
 def is_folder_marker(key: str, num_bytes: int) -> bool:
     """Whether an object only stands for a folder, as S3's console makes them: a last slash, and no bytes."""
     return key.endswith("/") and not num_bytes
+
+
+def _modified_s(info: Mapping[str, Any]) -> float:
+    stamps = (info.get(name) for name in ("LastModified", "mtime", "last_modified", "modified", "created"))
+    return next((stamp.timestamp() for stamp in stamps if isinstance(stamp, datetime)), 0.0)
 
 
 def _stamps(info: Mapping[str, Any]) -> Iterator[str]:

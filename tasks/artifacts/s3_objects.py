@@ -5,11 +5,14 @@ say otherwise: ``filesystem.Location`` translates.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainyard.tasks.artifacts.digests import CHUNK_BYTES
+from trainyard.tasks.artifacts.fast_reads import FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
+from trainyard.tasks.artifacts.read_ahead import Block, read_ahead
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.errors import StorageUnavailableError
 
@@ -19,6 +22,7 @@ BLOCK_BYTES = 8 * CHUNK_BYTES
 # botocore tries this often and s3fs repeats that: a dead endpoint is given up after 2 x 2 x 5 s, not minutes.
 _ATTEMPTS = 2
 _BLOCK_ATTEMPTS = 3
+_BLOCK_PAUSE_S = 0.2
 _CLIENT = {
     "connect_timeout": 5,
     "read_timeout": 15,
@@ -54,6 +58,35 @@ def raise_reason(fs: Any, path: str) -> None:
         fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
+def find_object(fs: Any, path: str) -> Mapping[str, Any] | None:
+    """The answer to a HEAD of an object; None where the path is a bucket, or a prefix with objects below it.
+
+    Not s3fs's ``info``: to it, a listing that fails is a prefix that is not there.
+    """
+    bucket, key, _ = fs.split_path(path)
+    if key:
+        try:
+            return dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
+        except FileNotFoundError:
+            found = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/", MaxKeys=1)
+            if not found.get("Contents"):
+                raise
+            return None
+    fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+    return None
+
+
+def _ask_or_reason(fs: Any, path: str, method: str, **query: object) -> Mapping[str, Any]:
+    try:
+        answer: Mapping[str, Any] = fs.call_s3(method, **query)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        raise_reason(fs, path)
+        raise
+    return answer
+
+
 def first_object(fs: Any, path: str) -> ObjectInfo | None:
     """Some object below a prefix, from one page of its listing."""
     bucket, key, _ = fs.split_path(path)
@@ -64,23 +97,76 @@ def first_object(fs: Any, path: str) -> ObjectInfo | None:
     return None
 
 
-def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str) -> Iterator[bytes]:
-    """The bytes of one version of an object, in ranged reads that each carry ``If-Match``.
+def swap_object(fs: Any, path: str, data: bytes, etag: str | None) -> ObjectInfo | None:
+    """Write an object on the condition that it has an ETag, or that there is none; None where another writer is at it.
+
+    A server that knows no conditions is asked for the version before.
+    """
+    bucket, key, _ = fs.split_path(path)
+    try:
+        found = fs.call_s3("head_object", Bucket=bucket, Key=key)["ETag"]
+    except FileNotFoundError:
+        found = None
+    if found != etag:
+        return None
+    condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+    answer = fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+    version = bare_etag(answer["ETag"])
+    return ObjectInfo(key.rsplit("/", 1)[-1], len(data), version, f'"{version}"')
+
+
+def list_pages(fs: Any, path: str) -> Iterator[list[Mapping[str, Any]]]:
+    """What is below a prefix, a page of at most 1,000 entries at a time; each with ``Key``, ``Size`` and ``ETag``."""
+    bucket, key, _ = fs.split_path(path)
+    query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
+    while True:
+        page = fs.call_s3("list_objects_v2", **query)
+        yield page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        query["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Iterator[Block]:
+    """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
 
     Raises:
         ObjectChangedError: An answer was of another version.
         StorageUnavailableError: An answer was cut short, several times.
     """
+    reader = FastReader.of(fs) if fast else None
+    etag = info.etag or ""
+
+    def read(start: int) -> Block:
+        return _read_block(fs, reader, path, info, start, min(start + BLOCK_BYTES, info.num_bytes), url)
+
     if info.num_bytes <= BLOCK_BYTES:
-        yield _read_block(fs, path, info, info.num_bytes, {}, url)
+        yield read(0)
         return
-    for start in range(0, info.num_bytes, BLOCK_BYTES):
-        end = min(start + BLOCK_BYTES, info.num_bytes)
-        yield _read_block(fs, path, info, end - start, {"Range": f"bytes={start}-{end - 1}"}, url)
+    position = 0
+    if reader and not reader.gives_ranges(path, etag):
+        for chunk in reader.stream(path, etag):
+            position += len(chunk)
+            yield chunk
+        reader = None  # what is missing is left to s3fs
+    yield from read_ahead(range(position, info.num_bytes, BLOCK_BYTES), read)
 
 
-def _read_block(fs: Any, path: str, info: ObjectInfo, num_bytes: int, byte_range: Mapping[str, str], url: str) -> bytes:
-    """One ranged read, proven to be of the listed version; a lost connection is tried again."""
+def _read_block(
+    fs: Any, reader: FastReader | None, path: str, info: ObjectInfo, start: int, end: int, url: str
+) -> Block:
+    """One read, proven to be of the listed version; what obstore cannot give, s3fs gives."""
+    byte_range = (start, end) if (start, end) != (0, info.num_bytes) else None
+    fast = reader.read(path, info.etag or "", byte_range) if reader else None
+    is_right = fast is not None and bare_etag(fast[1]) == info.version and len(fast[0]) == end - start
+    data = fast[0] if fast and is_right else _read_block_slowly(fs, path, info, start, end, url)
+    if reader:
+        reader.count(failed=not is_right)
+    return data
+
+
+def _read_block_slowly(fs: Any, path: str, info: ObjectInfo, start: int, end: int, url: str) -> bytes:
+    byte_range = {"Range": f"bytes={start}-{end - 1}"} if (start, end) != (0, info.num_bytes) else {}
     for attempt in range(1, _BLOCK_ATTEMPTS + 1):
         try:
             with translated(url):
@@ -88,12 +174,13 @@ def _read_block(fs: Any, path: str, info: ObjectInfo, num_bytes: int, byte_range
                 data, etag = asyncio.run_coroutine_threadsafe(answer, fs.loop).result()
             if bare_etag(etag) != info.version:  # some servers ignore If-Match: rclone's, for one
                 raise changed(url)
-            if len(data) != num_bytes:
-                raise cut_short(url, num_bytes, len(data))
+            if len(data) != end - start:
+                raise cut_short(url, end - start, len(data))
             return data
         except StorageUnavailableError:
             if attempt == _BLOCK_ATTEMPTS:
                 raise
+            time.sleep(_BLOCK_PAUSE_S * attempt)
     raise AssertionError("the last attempt returns or raises")
 
 

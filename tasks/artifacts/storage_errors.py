@@ -77,7 +77,7 @@ def _from_backend(url: str, error: Exception) -> PipelineError:
     name, code, status = type(error).__name__, _code(error), _status(error)
     if name in _NO_CREDENTIALS:
         return StorageAccessError(f"No credentials for {url} ({_brief(error)}): {_SET_CREDENTIALS}.")
-    if name == "FileExpired" or status == 412:
+    if name == "FileExpired" or status == 412 or code == "ConditionalRequestConflict":
         return changed(url)
     if code in _REFUSED_CODES or status in (401, 403):
         return StorageAccessError(_refused(url, error))

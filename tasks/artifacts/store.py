@@ -13,12 +13,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, StorageNotFoundError
+
+_PUT_ATTEMPTS = 3
+_NUM_READERS = 8
 
 
 class ArtifactStore:
@@ -49,12 +54,17 @@ class ArtifactStore:
         return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=len(data))
 
     def put_file(self, path: Path) -> ArtifactRef:
-        """Store a local file."""
-        sha256, num_bytes = digest_file(path)
-        target = self._object(sha256)
-        if not self._holds(sha256):
-            target.upload(path)
-        return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
+        """Store a local file.
+
+        Raises:
+            ArtifactDamagedError: The file keeps changing while it is stored; nothing wrong is stored.
+        """
+        for _ in range(_PUT_ATTEMPTS):
+            sha256, num_bytes = digest_file(path)
+            target = self._object(sha256)
+            if self._holds(sha256) or target.upload(path, sha256):
+                return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
+        raise ArtifactDamagedError(f"{path} changes while it is stored: let whatever writes to it end first.")
 
     def put_tree(self, directory: Path) -> ArtifactRef:
         """Store every regular file below a local directory, as one unit. Links and empty folders are left out."""
@@ -121,8 +131,13 @@ class ArtifactStore:
         if ref.kind == "file":
             self._verify_object(ref.sha256)
             return
-        for entry in self.list_tree(ref).entries:
-            self._verify_object(entry.sha256)
+        digests = {entry.sha256 for entry in self.list_tree(ref).entries}
+        if self.root.is_local:  # one disk, one reader
+            for sha256 in digests:
+                self._verify_object(sha256)
+            return
+        with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="verify") as executor:
+            list(executor.map(self._verify_object, digests))
 
     def materialize(self, ref: ArtifactRef, destination: Path) -> Path:
         """Copy an artifact to a local path, verified on the way; the path appears whole or not at all.
@@ -179,6 +194,7 @@ class ArtifactStore:
             self._verify_object(sha256)
         except ArtifactDamagedError:
             return False
+        self._object(sha256).touch()  # 'trainyard gc' leaves alone what was stored again just now
         return True
 
     def _read_object(self, sha256: str) -> bytes:
@@ -194,7 +210,7 @@ class ArtifactStore:
             for chunk in self._verified_chunks(sha256):
                 out.write(chunk)
 
-    def _verified_chunks(self, sha256: str) -> Iterator[bytes]:
+    def _verified_chunks(self, sha256: str) -> Iterator[Block]:
         """The object's bytes; raises after the last one if they are not those of the digest."""
         hasher = hashlib.sha256()
         try:

@@ -38,6 +38,11 @@ def read_product(store: ArtifactStore, key: StageKey, product_type: type[Product
         return None
 
 
+def touch_record(store: ArtifactStore, key: StageKey) -> None:
+    """Note that a record was used; 'trainyard gc' removes the least recently used."""
+    (store.root / record_path(key.stage, key.sha256)).touch()
+
+
 def write_record(store: ArtifactStore, key: StageKey, product: BaseModel) -> None:
     """Keep a result; a later one of the same key replaces it."""
     record = StageRecord(

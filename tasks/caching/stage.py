@@ -1,6 +1,7 @@
 """Run one stage through its cache: look up, verify, else work and record."""
 
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,10 +11,12 @@ from typing import Generic, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
-from trainyard.tasks.caching.records import Product, read_product, write_record
+from trainyard.tasks.caching.lease import held_lease
+from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
 from trainyard.tasks.errors import ArtifactDamagedError, StageTimeoutError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
@@ -113,7 +116,8 @@ def run_stage(
     """Give the verified result of before, or work and record the result.
 
     Of several runs that need the same key at once, one works; the others wait and reuse its result. The lock is
-    the kernel's (``flock``), so a holder that dies frees it.
+    the kernel's (``flock``), so a holder that dies frees it; machines that share a store hold a lease in it, which
+    expires when its holder dies.
 
     Args:
         stage: The stage.
@@ -123,14 +127,19 @@ def run_stage(
         on_recorded: Called when a new product is safe (recorded, where the cache is in use), before anybody else
             may work at the key: the place to remove what only another attempt would need.
 
+    Where the key cannot be computed, the stage runs, and nothing is recorded.
+
     Returns:
         The product, and whether it was cached.
 
     Raises:
         PipelineError: What ``work`` raises.
     """
-    key = stage.key(components)
-    with _single_flight(context.home / "locks" / f"{stage.name}-{key.sha256}.lock", context.timeout_s):
+    key = _computed_key(stage, components)
+    if key is None:
+        return _run_unkeyed(stage, work, context)
+    lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
+    with _single_flight(lock, context.timeout_s), held_lease(context.store, stage.name, key.sha256):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
             context.note(stage.name, "cached", key)
@@ -142,6 +151,32 @@ def run_stage(
         context.note(stage.name, "ran", key)
         on_recorded(key)
         return _result(stage, product, "ran", key)
+
+
+def _computed_key(stage: Stage[Product], components: dict[str, str]) -> StageKey | None:
+    """The key; None where it cannot be computed, whatever the reason: then no result may be believed to be the same."""
+    try:
+        key = stage.key(components)
+        digest_value(dict(key.components))  # what cannot be digested is found here
+    except (OSError, SyntaxError, TypeError, ValueError) as error:
+        log.warning(
+            "The key of the stage %s cannot be computed (%s: %s): it runs, and its result is not kept for later runs.",
+            stage.name,
+            type(error).__name__,
+            error,
+        )
+        return None
+    return key
+
+
+def _run_unkeyed(
+    stage: Stage[Product], work: Callable[[StageKey], Product], context: StageContext
+) -> StageResult[Product]:
+    """Work under a key that nobody else has, and record nothing."""
+    context.note(stage.name, "unfinished")
+    product = work(StageKey(stage.name, {"without a key": uuid.uuid4().hex}))
+    context.note(stage.name, "ran")
+    return StageResult(product=product, status="ran", cache_key=None, num_bytes=stage.size(product))
 
 
 def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -> Product | None:
@@ -156,6 +191,7 @@ def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -
     except (ArtifactDamagedError, StorageNotFoundError) as error:
         log.warning("The cached result of %s is not usable and is made again: %s", stage.name, error)
         return None
+    touch_record(store, key)
     return product
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_chunks
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import TreeEntry, TreeListing
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.stage import StageContext
@@ -108,7 +109,7 @@ def _download(store: ArtifactStore, manifest: ModelManifest, target: Path) -> No
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _copied(chunks: Iterable[bytes], out: BinaryIO) -> Iterator[bytes]:
+def _copied(chunks: Iterable[Block], out: BinaryIO) -> Iterator[Block]:
     for chunk in chunks:
         out.write(chunk)
         yield chunk

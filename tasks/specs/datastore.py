@@ -32,7 +32,9 @@ class DataReference(Spec):
     """The datastore it is in."""
 
     key: str = Field(default="", title="Key or prefix")
-    """Path inside the datastore: one object, or a prefix (everything below it). Empty: the whole datastore."""
+    """Path inside the datastore: one object, a prefix (everything below it), or a pattern such as ``train/*.png``
+    (``*`` and ``?`` stay in one folder, ``**`` does not; an object or prefix of that very name goes first). Empty:
+    the whole datastore."""
 
     mode: Literal["mount", "download"] = Field(default="mount", title="Mode")
     """``mount``: links to verified files that all runs share, read-only. ``download``: a copy for this run alone,
@@ -100,6 +102,15 @@ class Datastore(Spec):
     anonymous: bool = Field(default=False, title="Anonymous")
     """Read a public bucket without credentials."""
 
+    region: str | None = Field(default=None, title="Region", examples=["eu-central-1"])
+    """The bucket's region; the environment's, or the profile's, by default."""
+
+    profile: str | None = Field(default=None, title="Profile", examples=["training"])
+    """A profile of the AWS configuration files of the machine that stages the data."""
+
+    addressing: Literal["auto", "path", "virtual"] = Field(default="auto", title="Addressing")
+    """Where requests name the bucket: in the path, or in the host. auto: in the path for servers of one's own."""
+
     block: str | None = Field(default=None, title="Prefect block")
     """Name of the Prefect block (type ``trainyard-datastore``) that holds the secret storage options."""
 
@@ -129,7 +140,7 @@ class Datastore(Spec):
         """A reference to one object or prefix inside this datastore.
 
         Args:
-            key: Path relative to the datastore's URL, for example ``"train/"``.
+            key: Path relative to the datastore's URL, for example ``"train/"`` or ``"train/*.png"``.
         """
         return DataReference(datastore=self, key=key)
 

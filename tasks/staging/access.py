@@ -8,6 +8,15 @@ from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 
+_S3_SETTINGS: Mapping[str, Any] = {
+    "endpoint_url": None,
+    "anonymous": False,
+    "region": None,
+    "profile": None,
+    "addressing": "auto",
+}
+"""What a datastore says of S3, and what stands for nothing said."""
+
 
 def locate(reference: DataReference) -> Location:
     """The place a reference names.
@@ -28,31 +37,46 @@ def storage_options(datastore: Datastore) -> dict[str, Any]:
         StorageUnavailableError: The Prefect server that holds the block does not answer.
     """
     block = _block_options(datastore)
-    options: dict[str, Any] = dict(block["storage_options"])
-    endpoint_url = datastore.endpoint_url or block["endpoint_url"]
-    anonymous = datastore.anonymous or block["anonymous"]
-    if endpoint_url or anonymous:
-        _require_s3(datastore, "endpoint_url" if endpoint_url else "anonymous")
-    if endpoint_url:
-        _require_web_address(endpoint_url)
-        options["client_kwargs"] = {**options.get("client_kwargs", {}), "endpoint_url": endpoint_url}
-    if anonymous:
+    options: dict[str, Any] = dict(block.pop("storage_options", {}))
+    own = {name: getattr(datastore, name) for name in _S3_SETTINGS if getattr(datastore, name) != _S3_SETTINGS[name]}
+    settings = {**_S3_SETTINGS, **block, **own}
+    chosen = [name for name, value in settings.items() if value != _S3_SETTINGS[name]]
+    if chosen and not datastore.url.startswith(("s3://", "s3a://")):
+        verb = "is a setting" if len(chosen) == 1 else "are settings"
+        raise InvalidInputError(f"{', '.join(chosen)} {verb} of S3, and the datastore is {datastore.url}: remove it.")
+    return _with_s3_settings(options, settings)
+
+
+def _with_s3_settings(options: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """s3fs's names for the settings of a datastore."""
+    client = {}
+    if settings["endpoint_url"]:
+        _require_web_address(settings["endpoint_url"])
+        client["endpoint_url"] = settings["endpoint_url"]
+    if settings["region"]:
+        client["region_name"] = settings["region"]
+    if client:
+        options["client_kwargs"] = {**options.get("client_kwargs", {}), **client}
+    if settings["profile"]:
+        options["profile"] = settings["profile"]
+    if settings["anonymous"]:
         options["anon"] = True
+    if settings["addressing"] != "auto":
+        config = options.get("config_kwargs", {})
+        options["config_kwargs"] = {
+            **config,
+            "s3": {**config.get("s3", {}), "addressing_style": settings["addressing"]},
+        }
     return options
 
 
-def _block_options(datastore: Datastore) -> Mapping[str, Any]:
+def _block_options(datastore: Datastore) -> dict[str, Any]:
     if datastore.block is None:
-        return {"endpoint_url": None, "anonymous": False, "storage_options": {}}
+        return {}
     # Only a block needs Prefect: a stage called without a server must not pay for it.
     from trainyard.tasks.blocks import block_options
 
     return block_options(datastore.block)
-
-
-def _require_s3(datastore: Datastore, setting: str) -> None:
-    if not datastore.url.startswith(("s3://", "s3a://")):
-        raise InvalidInputError(f"{setting} is a setting of S3, and the datastore is {datastore.url}: remove it.")
 
 
 def _require_web_address(endpoint_url: str) -> None:

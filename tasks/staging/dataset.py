@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainyard.tasks.artifacts.datasets import dataset_directory
+from trainyard.tasks.artifacts.datasets import dataset_directory, touch_dataset
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.products import StagedData, StagedDataset
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -22,8 +22,10 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
-from trainyard.tasks.staging.directories import build_dataset, find_damage
+from trainyard.tasks.staging.capacity import disk_errors_translated, require_room
+from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage
 from trainyard.tasks.staging.index import StagingIndex
+from trainyard.tasks.staging.keys import check_folded
 from trainyard.tasks.staging.listing import Listing, list_reference
 from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
 from trainyard.tasks.staging.pool import ObjectPool, move_aside, staging_lock
@@ -81,6 +83,8 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
     found = [damage for damage in damages if damage]
     if found:
         raise ArtifactDamagedError(f"Staged data is not as it was staged: {'; '.join(found)}.")
+    for dataset in product.datasets:
+        touch_dataset(home, dataset.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class _StagingArea:
 def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
     home = context.home.absolute()
     with (
+        disk_errors_translated(home),
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
@@ -105,11 +110,13 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
 
 
 def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
+    check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
     digests = _transfer(listing, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
         with area.index.batch():
             build_dataset(area.home, manifest, area.pool, area.scratch)
+    touch_dataset(area.home, manifest.sha256)
     return StagedDataset(
         uri=listing.reference.uri,
         sha256=manifest.sha256,
@@ -126,10 +133,13 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     for _ in digests:
         meter.add_object(reused=True)
     missing = [info for info in listing.objects if info.key not in digests]
+    missing_bytes = sum(info.num_bytes for info in missing)
+    require_room(area.home, listing, missing_bytes)
+    meter.expect_bytes(missing_bytes)
     for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
         with area.index.batch():
-            for info, path, sha256 in finished:
-                area.pool.adopt(path, sha256, info.num_bytes)
+            area.pool.adopt((path, sha256, info.num_bytes) for info, path, sha256 in finished)
+            for info, _, sha256 in finished:
                 area.index.remember_object(listing.source, info, sha256)
                 digests[info.key] = sha256
                 meter.add_object(reused=False)

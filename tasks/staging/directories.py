@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
         if not index.is_intact(directory / name, entry.num_bytes, entry.sha256):
             return f"{directory / name} is missing, or its bytes are not those that were staged"
     return None
+
+
+class NameProbe:
+    """Asks a filesystem whether two names are one to it, by trying.
+
+    Args:
+        scratch: A directory on it.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+
+    def __call__(self, one: str, other: str) -> bool:
+        """Whether a file of the one name is found under the other."""
+        directory = self._scratch / f"names-{uuid.uuid4().hex}"
+        try:
+            (directory / one).mkdir(parents=True)
+            return (directory / other).exists()
+        finally:
+            shutil.rmtree(directory)
 
 
 def _walk(directory: Path, prefix: str) -> Iterator[str]:

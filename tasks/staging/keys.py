@@ -1,6 +1,7 @@
 """Object keys are untrusted: each becomes a relative path inside the dataset's directory, or is refused."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from trainyard.tasks.errors import UnsafeObjectKeyError
@@ -38,6 +39,33 @@ def check_keys(keys: Iterable[str]) -> None:
                     f"Object {str(parent)!r} would have to be a file and a directory at once, because of "
                     f"object {str(path)!r}; rename one of them, or stage a prefix that leaves one out."
                 )
+
+
+def check_folded(keys: Iterable[str], folds: Callable[[str, str], bool]) -> None:
+    """Prove that no two keys are one file name to the filesystem that they are to be kept on.
+
+    Args:
+        keys: Safe keys.
+        folds: Whether the filesystem takes two names that differ in case or Unicode form alone for one.
+
+    Raises:
+        UnsafeObjectKeyError: Names the two keys.
+    """
+    seen: dict[str, str] = {}
+    for key in sorted(keys):
+        for part in (PurePosixPath(key), *PurePosixPath(key).parents):
+            name = part.as_posix()
+            other = seen.setdefault(_folded(name), name)
+            if other != name and folds(other, name):
+                raise UnsafeObjectKeyError(
+                    f"Objects {other!r} and {name!r} differ in upper and lower case or Unicode form alone, and are "
+                    "one file on this machine's disk; rename one of them, or set TRAINYARD_HOME to a disk that tells "
+                    "them apart."
+                )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _problem(key: str) -> str | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
-from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.access import locate
 from trainyard.tasks.staging.keys import check_keys
+from trainyard.tasks.staging.patterns import is_pattern, split_pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Listing:
     """What was listed."""
 
     location: Location
-    """Where it is: the single object, or the prefix."""
+    """Where it is: the single object, or the prefix that the objects' keys are relative to."""
 
     single_object: bool
     """Whether the reference names one object."""
@@ -54,22 +55,46 @@ class Listing:
 
 
 def list_reference(reference: DataReference) -> Listing:
-    """List a reference: one object, or everything below a prefix.
+    """List a reference: one object, everything below a prefix, or what a pattern matches.
 
     Raises:
-        InvalidInputError: There is a prefix or bucket, but no object in it.
+        InvalidInputError: There is a prefix or bucket, but no object in it; or nothing matches the pattern.
         UnsafeObjectKeyError: A key cannot be a file of the dataset's directory.
         StorageNotFoundError: There is no such bucket, object or prefix.
         StorageAccessError: The credentials are missing or refused.
         StorageUnavailableError: The storage did not answer; a retry may help.
     """
     location = locate(reference)
-    single = find_single_object(reference, location)
+    try:
+        single = find_single_object(reference, location)
+    except StorageNotFoundError:
+        if not is_pattern(reference.key):
+            raise
+        location, objects = _list_matches(reference)
+        return _checked(Listing(reference, location, False, objects))
     objects = (single,) if single else tuple(sorted(location.list_objects(), key=lambda info: info.key))
     if not objects:
         raise empty_dataset(reference)
-    check_keys(info.key for info in objects)
-    return Listing(reference, location, single is not None, objects)
+    return _checked(Listing(reference, location, single is not None, objects))
+
+
+def _checked(listing: Listing) -> Listing:
+    check_keys(info.key for info in listing.objects)
+    return listing
+
+
+def _list_matches(reference: DataReference) -> tuple[Location, tuple[ObjectInfo, ...]]:
+    """The folder above a pattern's first special character, and what matches below it."""
+    base, matches = split_pattern(reference.key)
+    location = locate(reference.model_copy(update={"key": base}))
+    num_seen, found = 0, []
+    for info in location.list_objects():
+        num_seen += 1
+        if matches(info.key):
+            found.append(info)
+    if not found:
+        raise no_match(reference, location, num_seen)
+    return location, tuple(sorted(found, key=lambda info: info.key))
 
 
 def listing_components(listings: Iterable[Listing]) -> dict[str, str]:
@@ -83,6 +108,7 @@ def listing_components(listings: Iterable[Listing]) -> dict[str, str]:
         components[f"dataset {n}: source"] = listing.source
         components[f"dataset {n}: kind"] = "object" if listing.single_object else "prefix"
         components[f"dataset {n}: objects"] = listing.fingerprint
+        components[f"dataset {n}: number of objects"] = str(len(listing.objects))  # to say more than "changed"
     return components
 
 
@@ -90,6 +116,14 @@ def find_single_object(reference: DataReference, location: Location) -> ObjectIn
     """The object that a reference names, or None where it names a prefix (a last slash always does)."""
     found = location.find_object()
     return None if reference.uri.endswith("/") else found
+
+
+def no_match(reference: DataReference, location: Location, num_seen: int) -> InvalidInputError:
+    """The error for a pattern that nothing matches."""
+    return InvalidInputError(
+        f"No object matches {reference.uri}: there are {num_seen:,} objects below {location.url}. "
+        "'*' and '?' stay within one folder, '**' crosses folders; check the pattern."
+    )
 
 
 def empty_dataset(reference: DataReference) -> InvalidInputError:

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
@@ -29,6 +30,7 @@ class ObjectPool:
         self.root = home / "objects"
         self._damaged = home / "damaged"
         self._index = index
+        self._made: set[Path] = set()
 
     def path(self, sha256: str) -> Path:
         """Where the content of a digest is kept."""
@@ -49,17 +51,25 @@ class ObjectPool:
                 move_aside(path, self._damaged)
         return False
 
-    def adopt(self, scratch: Path, sha256: str, num_bytes: int) -> None:
-        """Take a finished file in; its bytes must be those of the digest, and on disk (fsync)."""
-        if self.holds(sha256, num_bytes):
-            scratch.unlink()
-            return
-        path = self.path(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.chmod(_READ_ONLY)
+    def adopt(self, finished: Iterable[tuple[Path, str, int]]) -> None:
+        """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk (fsync)."""
+        moving = []
+        for path, sha256, num_bytes in finished:
+            if self.holds(sha256, num_bytes):
+                path.unlink()
+                continue
+            os.chmod(path, _READ_ONLY)
+            self._make(self.path(sha256).parent)
+            moving.append((path, sha256))
         with staging_lock(self._home):
-            os.replace(scratch, path)
-        self._index.remember_file(path.lstat(), sha256)
+            for path, sha256 in moving:
+                os.replace(path, self.path(sha256))
+                self._index.remember_file(os.lstat(self.path(sha256)), sha256)
+
+    def _make(self, directory: Path) -> None:
+        if directory not in self._made:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._made.add(directory)
 
     def link(self, sha256: str, num_bytes: int, destination: Path) -> None:
         """Put the content at a path: as a hard link, or where that cannot be, as a copy.
@@ -69,9 +79,13 @@ class ObjectPool:
         """
         if not self.holds(sha256, num_bytes):
             raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        self._make(destination.parent)
         try:
             os.link(self.path(sha256), destination)
+        except FileNotFoundError as error:
+            raise ArtifactDamagedError(
+                f"Staged content {sha256[:12]} was removed while it was needed; staging again helps."
+            ) from error
         except OSError as error:
             if error.errno not in _NO_HARD_LINK:
                 raise

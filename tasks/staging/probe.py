@@ -1,8 +1,10 @@
 """A cheap look at a reference before anything is launched."""
 
+from trainyard.tasks.errors import StorageNotFoundError
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.access import locate
-from trainyard.tasks.staging.listing import empty_dataset, find_single_object
+from trainyard.tasks.staging.listing import empty_dataset, find_single_object, list_reference
+from trainyard.tasks.staging.patterns import is_pattern
 
 
 def probe_reference(reference: DataReference) -> None:
@@ -18,8 +20,14 @@ def probe_reference(reference: DataReference) -> None:
         StorageUnavailableError: The endpoint did not answer for some 20 seconds; a retry may help.
     """
     location = locate(reference)
-    if find_single_object(reference, location):
-        location.check_readable()
+    try:
+        if find_single_object(reference, location):
+            location.check_readable()
+            return
+    except StorageNotFoundError:
+        if not is_pattern(reference.key):
+            raise
+        list_reference(reference)  # only all names tell whether one matches
         return
     first = location.first_object()
     if first is None:

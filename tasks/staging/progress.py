@@ -22,6 +22,9 @@ class StagingProgress:
     transferred_bytes: int
     """Bytes that came over the wire."""
 
+    missing_bytes: int
+    """Bytes that had to be transferred when the staging began."""
+
     seconds: float
     """Since the staging began."""
 
@@ -30,12 +33,34 @@ class StagingProgress:
         """Bytes transferred a second, on average."""
         return self.transferred_bytes / self.seconds if self.seconds else 0.0
 
+    @property
+    def fraction(self) -> float:
+        """How much is done, from 0 to 1: of the bytes to be transferred, or where there are none, of the objects."""
+        if self.missing_bytes:
+            return min(1.0, self.transferred_bytes / self.missing_bytes)
+        return self.num_objects / self.total_objects if self.total_objects else 1.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it takes yet at the average rate; None while nothing has arrived."""
+        if not self.transferred_bytes:
+            return None if self.missing_bytes else 0.0
+        return max(0, self.missing_bytes - self.transferred_bytes) / self.bytes_per_second
+
     def __str__(self) -> str:
         """One line for a log."""
+        left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
         return (
             f"{self.num_objects:,} of {self.total_objects:,} objects, {self.num_reused:,} of them unchanged; "
-            f"{self.transferred_bytes / 1e6:,.1f} MB transferred, {self.bytes_per_second / 1e6:,.1f} MB/s"
+            f"{self.transferred_bytes / 1e6:,.1f} of {self.missing_bytes / 1e6:,.1f} MB transferred, "
+            f"{self.bytes_per_second / 1e6:,.1f} MB/s{left}"
         )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 @dataclass(slots=True)
@@ -54,9 +79,14 @@ class ProgressMeter:
     _num_objects: int = 0
     _num_reused: int = 0
     _transferred_bytes: int = 0
+    _missing_bytes: int = 0
     _started_s: float = field(default_factory=time.monotonic)
     _reported_s: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def expect_bytes(self, num_bytes: int) -> None:
+        """Count bytes that are to be transferred."""
+        self._missing_bytes += num_bytes
 
     def add_bytes(self, num_bytes: int) -> None:
         """Count bytes that arrived; any thread may call it."""
@@ -86,5 +116,6 @@ class ProgressMeter:
             self.total_objects,
             self._num_reused,
             self._transferred_bytes,
+            self._missing_bytes,
             time.monotonic() - self._started_s,
         )

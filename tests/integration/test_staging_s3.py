@@ -88,7 +88,7 @@ def test_an_object_of_several_blocks_arrives(proxy, bucket, context):
     (bucket / "big.bin").write_bytes(content)
     [dataset] = stage_references([datastore(proxy, bucket).as_mount()], context).datasets
     assert (dataset_path(context.home, dataset) / "big.bin").read_bytes() == content
-    assert len(proxy.reads) == 3
+    assert len(proxy.reads) <= 3
 
 
 def test_the_identity_is_that_of_the_bytes_wherever_they_come_from(s3_server, bucket, context, tmp_path):

@@ -71,6 +71,12 @@ def test_only_one_module_imports_fsspec(path):
         assert not imports_package(path, "s3fs")
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_one_module_imports_obstore(path):
+    if name_of(path) != "tasks/artifacts/fast_reads.py":
+        assert not imports_package(path, "obstore")
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if name_of(p).startswith("tasks/")], ids=name_of)
 def test_only_the_launch_and_the_model_process_start_processes(path):
     if name_of(path) not in MAY_START_PROCESSES:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from trainyard.tasks.artifacts import store as store_module
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 
@@ -138,3 +139,29 @@ def test_of_several_that_want_a_local_copy_at_once_none_fails(tmp_path, tree):
             made = [pool.submit(store.materialize_once, ref, copy) for _ in range(4)]
         assert [future.result() for future in made] == [copy] * 4
         assert contents(copy) == contents(tree)
+
+
+def test_a_file_that_changes_while_it_is_stored_is_stored_right_or_not_at_all(tmp_path, monkeypatch):
+    store = ArtifactStore(str(tmp_path / "store"))
+    path = tmp_path / "growing.log"
+    path.write_bytes(b"one")
+    hash_file = store_module.digest_file
+    writes = []
+
+    def hash_then_append(file):
+        found = hash_file(file)
+        if len(writes) < most_writes:
+            writes.append(1)
+            with path.open("ab") as stream:
+                stream.write(b"more")
+        return found
+
+    monkeypatch.setattr(store_module, "digest_file", hash_then_append)
+    most_writes = 1
+    assert store.read_bytes(store.put_file(path)) == b"onemore"
+    most_writes = 100
+    path.write_bytes(b"two")
+    with pytest.raises(ArtifactDamagedError, match="changes while it is stored"):
+        store.put_file(path)
+    for found in (tmp_path / "store" / "objects").glob("*/*"):
+        assert hash_file(found)[0] == found.name

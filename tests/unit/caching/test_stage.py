@@ -198,3 +198,18 @@ def test_waiting_for_another_run_ends_at_the_stages_time_limit(context):
     with FileLock(lock), pytest.raises(StageTimeoutError, match=r"more than 0\.3 seconds"):
         run(work, context.model_copy(update={"timeout_s": 0.3}))
     assert work.calls == 0
+
+
+def test_a_stage_whose_key_cannot_be_computed_runs_and_is_not_recorded(context, caplog):
+    seen = []
+
+    def work(key):
+        seen.append(key.sha256)
+        return Text(artifact=context.store.put_bytes(b"made"))
+
+    for _ in range(2):
+        result = run(work, context, {"config:x": object()})
+        assert (result.status, result.cache_key) == ("ran", None)
+    assert seen[0] != seen[1]
+    assert "cannot be computed" in caplog.text
+    assert not (Path(context.store_url) / "cache").exists()

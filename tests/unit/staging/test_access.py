@@ -14,7 +14,25 @@ def test_endpoint_and_anonymity_become_options_of_s3fs():
     assert storage_options(Datastore(url="s3://b")) == {}
 
 
-@pytest.mark.parametrize("settings", [{"endpoint_url": "http://127.0.0.1:9"}, {"anonymous": True}])
+def test_region_profile_and_addressing_become_options_of_s3fs():
+    datastore = Datastore(url="s3://b", region="eu-central-1", profile="training", addressing="virtual")
+    assert storage_options(datastore) == {
+        "client_kwargs": {"region_name": "eu-central-1"},
+        "profile": "training",
+        "config_kwargs": {"s3": {"addressing_style": "virtual"}},
+    }
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"endpoint_url": "http://127.0.0.1:9"},
+        {"anonymous": True},
+        {"region": "eu-central-1"},
+        {"profile": "training"},
+        {"addressing": "path"},
+    ],
+)
 def test_a_setting_that_would_do_nothing_is_refused(settings):
     with pytest.raises(InvalidInputError, match=next(iter(settings))):
         storage_options(Datastore(url="file:///data", **settings))

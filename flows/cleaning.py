@@ -1,0 +1,61 @@
+"""What ``trainyard gc`` understands and shows."""
+
+import re
+from collections import Counter
+
+from rich.table import Table
+
+from trainyard.flows.summary import format_bytes
+from trainyard.tasks.cleaning.collect import Collection
+from trainyard.tasks.cleaning.plan import Limits
+from trainyard.tasks.errors import InvalidInputError
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
+_POWERS = "KMGT"
+_DAY_S = 24 * 3600
+
+
+def parse_limits(max_size: str | None, keep_days: float | None) -> Limits:
+    """The limits that the options of the command line stand for.
+
+    Raises:
+        InvalidInputError: A size cannot be read, or nothing was asked for.
+    """
+    if max_size is None and keep_days is None:
+        raise InvalidInputError(
+            "Say how much to keep: --max-size 50GB, --keep-days 30, or both; --dry-run shows what would go."
+        )
+    return Limits(
+        max_bytes=None if max_size is None else parse_size(max_size),
+        keep_s=None if keep_days is None else keep_days * _DAY_S,
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as ``50GB`` (powers of 1000), ``50GiB`` (of 1024) or ``1000000``.
+
+    Raises:
+        InvalidInputError: It is no size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise InvalidInputError(f"{text!r} is not a size: write for example 50GB, 500MB or 1.5TiB.")
+    number, unit = found[1], (found[2] or "").upper()
+    base = 1024 if unit.endswith("I") else 1000
+    return int(float(number) * base ** (_POWERS.index(unit[0]) + 1 if unit else 0))
+
+
+def render_collection(found: Collection, *, dry_run: bool) -> Table:
+    """What went, or would, by kind."""
+    would = "would be removed" if dry_run else "removed"
+    freed = found.store.num_bytes + found.home.num_bytes
+    kept = found.store.kept_bytes + found.home.kept_bytes
+    table = Table(title=f"{format_bytes(freed)} {would}, {format_bytes(kept)} kept", title_justify="left")
+    table.add_column("what")
+    table.add_column("where")
+    table.add_column("number", justify="right")
+    for place, plan in (("store", found.store), ("this machine", found.home)):
+        for kind, number in sorted(Counter(item.kind for item in plan.items).items()):
+            table.add_row(kind, place, f"{number:,}")
+        table.add_row("files", place, f"{len(plan.blobs):,}")
+    return table

@@ -1,0 +1,197 @@
+"""The one module that imports obstore: reads of S3 objects without the cost of s3fs's Python loop.
+
+s3fs stays the judge. Its client says who asks, where and how (credentials, endpoint, region, addressing), so that an
+option means the same to both; and what obstore cannot read for any reason is read by s3fs, whose errors are
+translated. A fast read is therefore either right or not there.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult
+    from obstore.store import S3Config, S3Credential, S3Store
+
+log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20
+_GIVE_UP_AFTER = 3
+_CREDENTIALS_LAST = timedelta(minutes=5)
+_KNOWN_CLIENT_OPTIONS = {
+    "endpoint_url",
+    "region_name",
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+    "use_ssl",
+}
+
+
+class FastReader:
+    """Reads byte ranges of S3 objects through obstore; any thread may use it.
+
+    Args:
+        fs: The s3fs filesystem whose client says how to ask.
+    """
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+        self._stores: dict[str, S3Store] = {}
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._gives_ranges: bool | None = None
+
+    @classmethod
+    def of(cls, fs: Any) -> "FastReader | None":
+        """The reader that belongs to a filesystem; None where obstore is missing or cannot do as s3fs does.
+
+        Kept on the filesystem: fsspec hands the same one to all who open the same place.
+        """
+        if not hasattr(fs, "_trainyard_fast_reader"):
+            fs._trainyard_fast_reader = cls(fs) if _can_stand_in(fs) else None
+        reader: FastReader | None = fs._trainyard_fast_reader
+        return reader
+
+    def read(self, path: str, etag: str, byte_range: tuple[int, int] | None) -> "tuple[memoryview, str] | None":
+        """Bytes of one version of an object, at once.
+
+        Args:
+            path: ``bucket/key``.
+            etag: What ``If-Match`` asks for, in quotes.
+            byte_range: First byte, and the byte after the last one; None for the whole object.
+
+        Returns:
+            The bytes, and the ETag that came with them; None where it did not work, whatever the reason.
+        """
+        if self._failures >= _GIVE_UP_AFTER:
+            return None
+        try:
+            answer = self._get(path, etag, byte_range)
+            return memoryview(answer.bytes()), answer.meta["e_tag"] or ""
+        except Exception as error:
+            _log_failure(path, error)
+            return None
+
+    def stream(self, path: str, etag: str) -> Iterator[memoryview]:
+        """The bytes of one version of an object as they arrive, in one answer; ends early where that fails."""
+        if self._failures >= _GIVE_UP_AFTER:
+            return
+        try:
+            answer = self._get(path, etag, None)
+            if (answer.meta["e_tag"] or "") != etag:
+                return
+            for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+                yield memoryview(chunk)
+        except Exception as error:
+            _log_failure(path, error)
+
+    def gives_ranges(self, path: str, etag: str) -> bool:
+        """Whether the server answers a ranged read as RFC 9110 asks (206), else obstore refuses it; asked once.
+
+        rclone's server, for one, sends the range and says 200.
+        """
+        if self._gives_ranges is None:
+            self._gives_ranges = self.read(path, etag, (0, 1)) is not None
+        return self._gives_ranges
+
+    def count(self, *, failed: bool) -> None:
+        """Remember that s3fs could read what obstore could not, several times in a row: then obstore is left alone."""
+        self._failures = self._failures + 1 if failed else 0
+        if self._failures == _GIVE_UP_AFTER:
+            log.info("obstore cannot read from this server as s3fs can; s3fs reads from here on.")
+
+    def _get(self, path: str, etag: str, byte_range: tuple[int, int] | None) -> "GetResult":
+        import obstore
+
+        bucket, _, key = path.partition("/")
+        options: GetOptions = {"if_match": etag}
+        if byte_range:
+            options["range"] = byte_range
+        return obstore.get(self._store(bucket), key, options=options)
+
+    def _store(self, bucket: str) -> "S3Store":
+        with self._lock:
+            if bucket not in self._stores:
+                self._stores[bucket] = _open_store(self._fs, bucket)
+            return self._stores[bucket]
+
+
+def _log_failure(path: str, error: Exception) -> None:
+    log.debug("obstore could not read s3://%s, s3fs tries: %s: %.200s", path, type(error).__name__, error)
+
+
+def _can_stand_in(fs: Any) -> bool:
+    """Whether obstore is here, and s3fs was asked for nothing that obstore would do differently."""
+    try:
+        import obstore  # noqa: F401
+    except ImportError:
+        return False
+    special = fs.req_kw or fs.s3_additional_kwargs or fs.version_aware
+    return (
+        not special and set(fs.client_kwargs or {}) <= _KNOWN_CLIENT_OPTIONS and _s3_options(fs) <= {"addressing_style"}
+    )
+
+
+def _s3_options(fs: Any) -> set[str]:
+    """Names of the S3 options of botocore's configuration that are set (acceleration, payload signing, ...)."""
+    return {name for name, value in (fs.s3.meta.config.s3 or {}).items() if value is not None}
+
+
+def _open_store(fs: Any, bucket: str) -> "S3Store":
+    from obstore.store import S3Store
+
+    client = fs.s3.meta
+    endpoint, is_virtual = _bucket_endpoint(client, bucket)
+    credentials = fs.s3._request_signer._credentials
+    anonymous = credentials is None or not isinstance(client.config.signature_version, str)
+    config: S3Config = {
+        "region": client.region_name or "us-east-1",
+        "endpoint": endpoint,
+        "virtual_hosted_style_request": is_virtual,
+        "skip_signature": anonymous,
+    }
+    return S3Store(
+        bucket,
+        config=config,
+        client_options={
+            "allow_http": endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=client.config.connect_timeout),
+            "read_timeout": timedelta(seconds=client.config.read_timeout),
+            "timeout": timedelta(minutes=10),  # of one block; the read timeout is what notices a stall
+        },
+        # A lost connection is asked for again by s3fs; obstore would go on in the middle of an answer.
+        retry_config={"max_retries": 0},
+        credential_provider=None if anonymous else _Credentials(fs, credentials),
+    )
+
+
+def _bucket_endpoint(client: Any, bucket: str) -> tuple[str, bool]:
+    """Where a bucket is asked, and whether its name is part of the host: botocore's rules."""
+    parts = urlsplit(client.endpoint_url)
+    style = (client.config.s3 or {}).get("addressing_style") or "auto"
+    is_amazon = (parts.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    if style == "virtual" or (style == "auto" and is_amazon and "." not in bucket):
+        return f"{parts.scheme}://{bucket}.{parts.netloc}", True
+    return client.endpoint_url.rstrip("/"), False
+
+
+class _Credentials:
+    """Gives obstore what s3fs's client signs with, fresh each time it asks."""
+
+    def __init__(self, fs: Any, credentials: Any) -> None:
+        self._loop, self._credentials = fs.loop, credentials
+
+    def __call__(self) -> "S3Credential":
+        wanted = asyncio.run_coroutine_threadsafe(self._credentials.get_frozen_credentials(), self._loop)
+        frozen = wanted.result()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(timezone.utc) + _CREDENTIALS_LAST,
+        }

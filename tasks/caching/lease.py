@@ -1,0 +1,157 @@
+"""Single flight across machines that share a store: a lease in the store, renewed while its holder lives.
+
+``leases/<stage>-<key>.json`` says who works at a key. Nobody's clock is compared with another's: a lease is dead when
+it has not changed for its time-to-live, as the one who waits has watched it. Taking one, renewing it and taking over
+a dead one are conditional writes (``If-None-Match``, ``If-Match``), so that of several exactly one succeeds. On a
+server that ignores conditions two may in rare cases work at once: twice the work, the same result.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from pydantic import ValidationError
+
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.errors import ObjectChangedError, PipelineError, StorageNotFoundError
+from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.spec import Spec
+
+log = logging.getLogger(__name__)
+
+_LEAST_WAIT_S = 0.2
+_RENEWALS_PER_TTL = 3
+
+
+class Lease(Spec):
+    """What a lease says."""
+
+    holder: str
+    """Who holds it: a new name for each time it is taken."""
+
+    host: str
+    """On which machine, for people."""
+
+    process: int
+    """In which process, for people."""
+
+    renewals: int = 0
+    """How often it was renewed: what changes while its holder lives."""
+
+    ttl_s: float
+    """Seconds without a change after which it is dead."""
+
+
+@contextmanager
+def held_lease(store: ArtifactStore, stage: str, key: str) -> Iterator[None]:
+    """Hold the lease of a key while the block runs; waits while somebody else does.
+
+    For a store on this machine there is nothing to do: ``flock`` does it, and is freed by the kernel.
+
+    Raises:
+        PipelineError: The store does not answer, or refuses.
+    """
+    if store.root.is_local:
+        yield
+        return
+    lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
+    location = _location(store, stage, key)
+    held = _take(location, lease)
+    stop = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(location, lease, held, stop), daemon=True, name="lease")
+    renewing.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        renewing.join()
+        with suppress(PipelineError):
+            found = _read(location)
+            if found and found[0].holder == lease.holder:
+                location.delete()
+
+
+def is_leased(store: ArtifactStore, stage: str, key: str) -> bool:
+    """Whether there is a lease of a key. A dead one counts: asking once cannot tell, and does not wait."""
+    return not store.root.is_local and _location(store, stage, key).exists()
+
+
+def _location(store: ArtifactStore, stage: str, key: str) -> Location:
+    return store.root / f"leases/{stage}-{key}.json"
+
+
+def _take(location: Location, lease: Lease) -> ObjectInfo:
+    """Take the lease as soon as it is free or dead."""
+    watched: Lease | None = None
+    unchanged_since_s = time.monotonic()
+    told = False
+    while True:
+        found = _read(location)
+        if found is None:
+            taken = location.swap_bytes(_text(lease), None)
+        elif found[0] == watched and time.monotonic() - unchanged_since_s > found[0].ttl_s:
+            log.warning("The lease of %s (%s) is dead and is taken over.", found[0].host, location.url)
+            taken = location.swap_bytes(_text(lease), found[1])
+        else:
+            taken = None
+        if taken and _is_held(location, lease):
+            return taken
+        if found and found[0] != watched:
+            watched, unchanged_since_s = found[0], time.monotonic()
+            if not told:
+                log.info("A run on %s is making the same result; waiting for it.", watched.host)
+            told = True
+        time.sleep(max(_LEAST_WAIT_S, min(2.0, lease.ttl_s / 20)))
+
+
+def _is_held(location: Location, lease: Lease) -> bool:
+    """Whether the lease there is this one: a server that ignores conditions lets the last writer win."""
+    found = _read(location)
+    return found is not None and found[0].holder == lease.holder
+
+
+def _renew(location: Location, lease: Lease, held: ObjectInfo, stop: threading.Event) -> None:
+    known: ObjectInfo | None = held
+    while not stop.wait(lease.ttl_s / _RENEWALS_PER_TTL):
+        lease = lease.model_copy(update={"renewals": lease.renewals + 1})
+        try:
+            renewed = location.swap_bytes(_text(lease), known)
+            known = renewed or _own(location, lease)
+        except PipelineError as error:
+            log.warning("The lease %s could not be renewed this time: %s", location.url, error)
+            continue
+        if known is None:
+            log.warning("The lease %s was taken over: another run makes the same result, too.", location.url)
+            return
+
+
+def _own(location: Location, lease: Lease) -> ObjectInfo | None:
+    """The lease's version where it is still ours: an answer that was lost leaves a write that was made."""
+    found = _read(location)
+    return found[1] if found and found[0].holder == lease.holder else None
+
+
+def _read(location: Location) -> tuple[Lease, ObjectInfo] | None:
+    try:
+        info = location.find_object()
+        if info is None:
+            return None
+        data = b"".join(location.read_version(info))
+        return Lease.model_validate_json(data), info
+    except (StorageNotFoundError, ObjectChangedError):
+        return None
+    except ValidationError:
+        log.warning("%s is not a lease and is removed.", location.url)
+        location.delete()
+        return None
+
+
+def _text(lease: Lease) -> bytes:
+    return lease.model_dump_json().encode()

@@ -1,0 +1,86 @@
+"""What is in this machine's directory: staged data, environments, runs, checkpoints, workspaces, copies of models."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainyard.tasks.cleaning.liveness import is_locked, training_since_s
+from trainyard.tasks.cleaning.plan import Blob, Inventory, Item
+
+_FOLDERS = {
+    "environments": "environment",
+    "runs": "run directory",
+    "checkpoints": "checkpoints",
+    "work": "workspace",
+    "models": "copy of a model",
+    "damaged": "damaged data",
+}
+_BEFORE_TRAINING_S = 24 * 3600.0
+
+
+def take_home_inventory(home: Path, live_digests: frozenset[str], live_keys: frozenset[str]) -> Inventory:
+    """Look at everything below the home directory that may be removed.
+
+    While a training is at work here, whatever was used since a day before it began is protected.
+
+    Args:
+        home: This machine's directory.
+        live_digests: Digests that live runs need: of datasets, too.
+        live_keys: Keys of the stages of live runs.
+    """
+    blobs: dict[str, Blob] = {}
+    items: list[Item] = []
+    since_s = training_since_s(home)
+    short_keys = {key[:32] for key in live_keys}
+    for folder in _folders(home / "datasets"):
+        items.append(_item("dataset", folder, blobs, since_s, protected=folder.name in live_digests))
+    for place, kind in _FOLDERS.items():
+        for folder in _folders(home / place):
+            needed = folder.name in short_keys or is_locked(folder.with_name(f"{folder.name}.lock"))
+            items.append(_item(kind, folder, blobs, since_s, protected=needed))
+    for path in (home / "objects").glob("??/*"):
+        status = path.lstat()
+        blobs.setdefault(_inode(status), Blob(_inode(status), status.st_size, status.st_mtime))
+    return Inventory(items, blobs)
+
+
+def pool_files(home: Path) -> Iterator[tuple[str, Path]]:
+    """The staged objects, each with the id of its blob."""
+    for path in (home / "objects").glob("??/*"):
+        yield _inode(path.lstat()), path
+
+
+def _folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.is_symlink()]
+
+
+def _item(kind: str, folder: Path, blobs: dict[str, Blob], since_s: float | None, *, protected: bool) -> Item:
+    """A folder as one item; a blob is a file, known by its inode, so that hard links count once."""
+    needs, last_used_s = set(), folder.stat().st_mtime
+    lock = folder.with_name(f"{folder.name}.lock")
+    if lock.exists():
+        last_used_s = max(last_used_s, lock.stat().st_mtime)
+    for status in _walk(folder):
+        id_ = _inode(status)
+        needs.add(id_)
+        blobs.setdefault(id_, Blob(id_, status.st_size, 0.0 if kind == "dataset" else status.st_mtime))
+        if kind != "dataset":  # its files keep the time at which they were first staged
+            last_used_s = max(last_used_s, status.st_mtime)
+    if since_s is not None and last_used_s >= since_s - _BEFORE_TRAINING_S:
+        protected = True
+    return Item(kind, str(folder), frozenset(needs), last_used_s, protected)
+
+
+def _walk(folder: Path) -> Iterator[os.stat_result]:
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(directory, name))
+            except FileNotFoundError:
+                continue
+
+
+def _inode(status: os.stat_result) -> str:
+    return f"inode {status.st_dev}:{status.st_ino}"

@@ -1,0 +1,59 @@
+"""Room on this machine's disk: foreseen where it can be, survived where it cannot."""
+
+import errno
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainyard.tasks.errors import DiskFullError
+from trainyard.tasks.staging.listing import Listing
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REMEDY = "free some, for example with 'trainyard gc --max-size 50GB', or set TRAINYARD_HOME to a larger disk"
+_SPARE_BYTES = 16 << 20
+"""Room for the index, directories and the store's manifests."""
+
+
+def require_room(home: Path, listing: Listing, needed_bytes: int) -> None:
+    """Prove that what is to be transferred fits on the disk, before the first byte is.
+
+    Raises:
+        DiskFullError: It does not.
+    """
+    free_bytes = shutil.disk_usage(home).free
+    if needed_bytes and needed_bytes + _SPARE_BYTES > free_bytes:
+        raise DiskFullError(
+            f"{listing.reference.uri} does not fit on the disk of {home}: {needed_bytes / 1e9:,.3f} GB are to be "
+            f"transferred, and {free_bytes / 1e9:,.3f} GB are free; {_REMEDY}.",
+            needed_bytes=needed_bytes,
+            free_bytes=free_bytes,
+        )
+
+
+@contextmanager
+def disk_errors_translated(home: Path) -> Iterator[None]:
+    """Turn the errors of a disk that fills up meanwhile into ours.
+
+    Raises:
+        DiskFullError: There is no room left, or the user's quota is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _full(home) from error
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            raise
+        raise _full(home) from error
+
+
+def _full(home: Path) -> DiskFullError:
+    free_bytes = shutil.disk_usage(home).free
+    return DiskFullError(
+        f"The disk of {home} is full ({free_bytes / 1e6:,.1f} MB are left): {_REMEDY}. What was staged is kept.",
+        free_bytes=free_bytes,
+    )

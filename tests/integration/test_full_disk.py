@@ -1,0 +1,72 @@
+"""A disk with no room: said before anything is transferred, and survived when it fills up meanwhile."""
+
+import os
+import subprocess
+
+import pytest
+
+from tests.integration.fault_server import made_up, run_fault_server
+from trainyard.tasks.artifacts.datasets import dataset_path
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.errors import DiskFullError
+from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.staging.dataset import stage_references
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 40 MiB of its own."""
+    if os.geteuid():
+        pytest.skip("only root may mount a small disk")
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(mount)], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fault-server-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fault-server-secret")
+    with run_fault_server() as server:
+        yield server
+
+
+def reference(server):
+    return Datastore(url="s3://data", endpoint_url=server.endpoint_url).as_mount()
+
+
+def test_data_that_does_not_fit_is_refused_before_a_byte_is_read(server, small_disk, tmp_path):
+    server.buckets["data"] = {f"{n}.bin": made_up(10 * MEBIBYTE, n) for n in range(5)}
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+    with pytest.raises(DiskFullError, match=r"0\.052 GB are to be transferred.*trainyard gc") as caught:
+        stage_references([reference(server)], context)
+    assert (caught.value.needed_bytes, server.reads) == (50 * MEBIBYTE, [])
+
+
+def test_a_disk_that_fills_up_meanwhile_is_survived_and_staging_goes_on(server, small_disk, tmp_path):
+    server.buckets["data"] = {f"{n:02}.bin": made_up(MEBIBYTE, n) for n in range(20)}
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+    hog = small_disk / "hog"
+
+    def fill(key, nth):
+        if not hog.exists():
+            with hog.open("wb") as out:
+                out.write(bytes(37 * MEBIBYTE))
+
+    server.on_read = fill
+    with pytest.raises(DiskFullError, match="is full"):
+        stage_references([reference(server)], context)
+    assert not (context.home / "datasets").exists()
+    hog.unlink()
+    server.on_read = lambda key, nth: None
+    [dataset] = stage_references([reference(server)], context).datasets
+    for name, expected in server.buckets["data"].items():
+        assert (dataset_path(context.home, dataset) / name).read_bytes() == expected.read(0, MEBIBYTE)

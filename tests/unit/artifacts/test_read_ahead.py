@@ -1,0 +1,66 @@
+import threading
+import time
+
+import pytest
+
+from trainyard.tasks.artifacts import read_ahead as module
+from trainyard.tasks.artifacts.read_ahead import NUM_AHEAD, TOTAL_AHEAD, read_ahead
+
+
+def free_slots():
+    return module._free_slots._value
+
+
+def test_blocks_come_in_their_order_whatever_is_read_first():
+    def read(start):
+        time.sleep(0.02 if start % 3 == 0 else 0)
+        return bytes([start])
+
+    assert b"".join(read_ahead(range(40), read)) == bytes(range(40))
+    assert free_slots() == TOTAL_AHEAD
+
+
+def test_no_more_is_read_ahead_than_there_are_slots():
+    lock, under_way, most = threading.Lock(), 0, 0
+
+    def read(start):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.005)
+        with lock:
+            under_way -= 1
+        return b"x"
+
+    threads = [threading.Thread(target=lambda: list(read_ahead(range(20), read))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most <= 8 + TOTAL_AHEAD
+    assert free_slots() == TOTAL_AHEAD
+
+
+def test_an_error_is_raised_in_its_place_and_gives_the_slots_back():
+    def read(start):
+        if start == 5:
+            raise OSError("lost")
+        return bytes([start])
+
+    given = []
+    with pytest.raises(OSError, match="lost"):
+        given.extend(read_ahead(range(20), read))
+    blocks, seen = read_ahead(range(20), read), []
+    with pytest.raises(OSError, match="lost"):
+        for block in blocks:
+            seen.append(block)
+    assert seen == [bytes([n]) for n in range(5)]
+    assert free_slots() == TOTAL_AHEAD
+
+
+def test_a_reader_that_stops_early_gives_the_slots_back():
+    blocks = read_ahead(range(100), lambda start: bytes([start]))
+    assert [next(blocks) for _ in range(NUM_AHEAD)] == [bytes([n]) for n in range(NUM_AHEAD)]
+    blocks.close()
+    assert free_slots() == TOTAL_AHEAD

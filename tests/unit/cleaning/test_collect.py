@@ -1,0 +1,290 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from trainyard.flows.cleaning import parse_limits, parse_size
+from trainyard.tasks.artifacts.datasets import dataset_path
+from trainyard.tasks.artifacts.products import StagedData
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.runs import RunName, StageNote, write_note
+from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
+from trainyard.tasks.cleaning.collect import collect_garbage
+from trainyard.tasks.cleaning.plan import Limits
+from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.staging.dataset import stage_references, verify_staged
+
+DAY = 24 * 3600
+EVERYTHING = Limits(max_bytes=0, keep_s=0)
+
+
+class Tree(Spec):
+    tree: ArtifactRef
+
+
+EXPORT = Stage(name="export", product_type=Tree, packages=())
+STAGE = Stage(name="stage", product_type=StagedData, packages=(), verify=verify_staged)
+
+
+@pytest.fixture
+def context(tmp_path):
+    return StageContext(store_url=str(tmp_path / "home" / "store"), home=tmp_path / "home")
+
+
+def make(context, name, tmp_path, run_folder=None):
+    """A cached result: a tree of two files, one shared by all results."""
+    folder = tmp_path / f"tree {name}"
+    folder.mkdir(exist_ok=True)
+    (folder / "own.txt").write_text(name * 100)
+    (folder / "shared.txt").write_text("shared")
+    context = context.model_copy(update={"run_folder": run_folder})
+    return run_stage(EXPORT, {"config:x": name}, lambda key: Tree(tree=context.store.put_tree(folder)), context)
+
+
+def age(root, days):
+    """As if everything had been there, unused, for so many days."""
+    then = time.time() - days * DAY
+    for directory, _, names in os.walk(root):
+        for name in [*names, "."]:
+            os.utime(Path(directory) / name, (then, then))
+
+
+def age_notes(context, days):
+    for path in Path(context.store_url).glob("runs/*/*.json"):
+        note = json.loads(path.read_text())
+        note["noted"] = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() - days * DAY))}"
+        path.write_text(json.dumps(note))
+
+
+def collect(context, limits=EVERYTHING, dry_run=False):
+    return collect_garbage(context.store, context.home, limits, dry_run=dry_run)
+
+
+def status(context, name, tmp_path):
+    return make(context, name, tmp_path).status
+
+
+def test_what_was_not_used_for_long_goes_and_what_is_shared_stays(context, tmp_path):
+    make(context, "old", tmp_path)
+    age(context.home, 40)
+    make(context, "new", tmp_path)
+    collect(context, Limits(keep_s=30 * DAY))
+    context.store.verify(make(context, "new", tmp_path).product.tree)
+    assert status(context, "new", tmp_path) == "cached"
+    assert status(context, "old", tmp_path) == "ran"
+
+
+def test_a_dry_run_says_what_would_go_and_removes_nothing(context, tmp_path):
+    make(context, "old", tmp_path)
+    age(context.home, 40)
+    before = sorted(context.home.rglob("*"))
+    told = collect(context, dry_run=True)
+    assert [item.kind for item in told.store.items] == ["cached result"]
+    assert [path for path in sorted(context.home.rglob("*")) if "locks" not in path.parts] == [
+        path for path in before if "locks" not in path.parts
+    ]
+    done = collect(context)
+    assert (done.store.items, done.store.num_bytes) == (told.store.items, told.store.num_bytes)
+    assert list((context.home / "store" / "objects").glob("*/*")) == []
+
+
+def test_a_use_keeps_a_result(context, tmp_path):
+    for name in ("a", "b"):
+        make(context, name, tmp_path)
+    age(context.home, 40)
+    assert status(context, "a", tmp_path) == "cached"
+    collect(context, Limits(keep_s=30 * DAY))
+    assert [status(context, name, tmp_path) for name in ("a", "b")] == ["cached", "ran"]
+
+
+def test_the_least_recently_used_goes_until_the_rest_fits(context, tmp_path):
+    for days, name in ((3, "a"), (2, "b"), (1, "c")):
+        make(context, name, tmp_path)
+        record = Path(context.store_url) / "cache" / "export" / f"{make(context, name, tmp_path).cache_key}.json"
+        os.utime(record, (time.time() - days * DAY,) * 2)
+    age(context.home / "store" / "objects", 10)
+    whole = collect(context, Limits(), dry_run=True)
+    done = collect(context, Limits(max_bytes=whole.store.kept_bytes + whole.home.kept_bytes - 1))
+    assert len(done.store.items) == 1
+    assert [status(context, name, tmp_path) for name in ("c", "b", "a")] == ["cached", "cached", "ran"]
+
+
+def test_what_a_registered_model_needs_is_never_removed(context, tmp_path):
+    tree = make(context, "model", tmp_path).product.tree
+    manifest = context.store.root / "models/digits/1/manifest.json"
+    manifest.write_bytes(json.dumps({"bundle": tree.model_dump(mode="json")}).encode())
+    age(context.home, 400)
+    collect(context)
+    context.store.verify(tree)
+    assert manifest.exists()
+
+
+def test_what_a_live_run_needs_is_never_removed(context, tmp_path):
+    folder = RunName.now("run-1").folder
+    tree = make(context, "input", tmp_path, run_folder=folder).product.tree
+    other = make(context, "other", tmp_path).product.tree
+    write_note(context.store, folder, StageNote(stage="train", status="unfinished", cache="on", key="k" * 64))
+    age(context.home, 3)
+    age_notes(context, 3)
+    (context.home / "locks").mkdir(exist_ok=True)
+    with FileLock(context.home / "locks" / f"train-{'k' * 64}.lock"):
+        collect(context)
+        context.store.verify(tree)
+        assert status(context, "other", tmp_path) == "ran", other
+    age(context.home, 3)
+    collect(context)
+    assert status(context, "input", tmp_path) == "ran"
+
+
+def test_a_run_that_waits_between_two_attempts_is_alive_for_a_day(context, tmp_path):
+    folder = RunName.now("run-1").folder
+    make(context, "input", tmp_path, run_folder=folder)
+    write_note(context.store, folder, StageNote(stage="train", status="unfinished", cache="on", key="k" * 64))
+    age(context.home, 0.5)
+    age_notes(context, 0.5)
+    collect(context)
+    assert status(context, "input", tmp_path) == "cached"
+
+
+@pytest.fixture
+def staged(context, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for n in range(3):
+        (source / f"{n}.bin").write_bytes(os.urandom(1000))
+    reference = Datastore(url=str(source)).as_mount()
+
+    def use():
+        return run_stage(STAGE, {}, lambda key: stage_references([reference], context), context)
+
+    return use
+
+
+def test_staged_data_goes_with_its_bytes(context, staged):
+    staged()
+    age(context.home, 40)
+    done = collect(context)
+    assert "dataset" in {item.kind for item in done.home.items}
+    assert done.home.num_bytes >= 3000
+    assert list((context.home / "datasets").iterdir()) == []
+    assert list((context.home / "objects").glob("??/*")) == []
+
+
+def test_data_that_is_in_use_stays(context, staged):
+    product = staged().product
+    age(context.home, 40)
+    assert staged().status == "cached"
+    collect(context)
+    assert len(list(dataset_path(context.home, product.datasets[0]).iterdir())) == 3
+    verify_staged(product, context)
+
+
+def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, staged):
+    product = staged().product
+    age(context.home, 3)
+    (context.home / "environments" / "layer").mkdir(parents=True)
+    (context.home / "work").mkdir()
+    lock = context.home / "work" / "some-key.lock"
+    lock.touch()
+    age(context.home / "environments", 3)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import fcntl,sys,time;f=open({str(lock)!r});fcntl.flock(f,2);print(1,flush=True);time.sleep(100)",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        holder.stdout.readline()
+        os.utime(lock, (time.time() - 3 * DAY,) * 2)
+        collect(context)
+        assert (context.home / "environments" / "layer").exists()
+        assert dataset_path(context.home, product.datasets[0]).exists()
+    finally:
+        holder.kill()
+        holder.wait()
+    collect(context)
+    assert not (context.home / "environments" / "layer").exists()
+
+
+@pytest.mark.parametrize("place", ["environments", "runs", "checkpoints", "work", "models", "damaged"])
+def test_every_place_of_the_home_directory_is_cleaned(context, place):
+    for name in ("old", "new"):
+        (context.home / place / name).mkdir(parents=True)
+        (context.home / place / name / "file").write_text(name)
+        if name == "old":
+            age(context.home, 40)
+    collect(context, Limits(keep_s=30 * DAY))
+    assert [path.name for path in (context.home / place).iterdir()] == ["new"]
+
+
+def test_files_of_others_are_left_alone(context, tmp_path):
+    (context.home / "notes").mkdir(parents=True)
+    (context.home / "notes" / "mine.txt").write_text("mine")
+    (context.home / "runs").mkdir()
+    (context.home / "runs" / "link").symlink_to(tmp_path)
+    age(context.home / "notes", 400)
+    collect(context)
+    assert (context.home / "notes" / "mine.txt").exists()
+    assert (context.home / "runs" / "link").is_symlink()
+
+
+def test_two_collections_do_not_run_at_once(context):
+    (context.home / "locks").mkdir(parents=True)
+    with FileLock(context.home / "locks" / "gc.lock"), pytest.raises(InvalidInputError, match="Another"):
+        collect(context)
+
+
+def test_runs_beside_a_collection_lose_nothing(context, tmp_path):
+    """Old results are used and removed at the same time: each run gets the right one, whole."""
+    for n in range(6):
+        make(context, str(n), tmp_path)
+    errors, stop = [], threading.Event()
+
+    def work(n):
+        try:
+            while not stop.is_set():
+                product = make(context, str(n), tmp_path).product
+                assert context.store.read_entry(product.tree, "own.txt") == (str(n) * 100).encode()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        for record in Path(context.store_url).glob("cache/export/*"):  # those in use are touched again at once
+            os.utime(record, (1, 1))
+        collect(context)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("50GB", 50 * 10**9), ("1.5TiB", 3 * 2**39), ("500 mb", 5 * 10**8), ("17", 17), ("2K", 2000)],
+)
+def test_sizes_are_read_as_people_write_them(text, num_bytes):
+    assert parse_size(text) == num_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "many", "5XB"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InvalidInputError, match="not a size"):
+        parse_size(text)
+
+
+def test_nothing_asked_for_is_refused():
+    with pytest.raises(InvalidInputError, match="--max-size 50GB"):
+        parse_limits(None, None)

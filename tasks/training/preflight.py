@@ -15,12 +15,15 @@ CUDA_PROBE = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)
 
 
 def training_problems(estimator: PyTorch) -> list[str]:
-    """Everything that would keep a job from running on this machine, one sentence each."""
+    """Everything that would keep a job from running on this machine, one sentence each.
+
+    Where another machine trains, that one asks about launchers and devices: the job arrives there as ``local``.
+    """
+    here = [] if names_work_pool(estimator) else [*_mpi_problems(estimator), *_gpu_problems(estimator)]
     return [
         *(source_problems(estimator.source_directory, estimator.entry_script) or _snapshot_problems(estimator)),
         *_target_problems(estimator),
-        *_mpi_problems(estimator),
-        *_gpu_problems(estimator),
+        *here,
         *_container_problems(estimator),
         *_unavailable(estimator),
     ]
@@ -39,15 +42,18 @@ def _snapshot_problems(estimator: PyTorch) -> list[str]:
 
 
 def _target_problems(estimator: PyTorch) -> list[str]:
-    problems = []
-    if estimator.compute_target != "local":
-        problems.append(f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local'")
-    if estimator.node_count > 1:
-        problems.append(
-            f"node_count={estimator.node_count}, but compute_target 'local' is one machine: use node_count=1 and "
-            "process_count_per_node"
-        )
-    return problems
+    if estimator.node_count == 1:
+        return []
+    return [
+        f"node_count={estimator.node_count}, but compute_target {estimator.compute_target!r} is one machine: use "
+        "node_count=1 and process_count_per_node"
+    ]
+
+
+def names_work_pool(estimator: PyTorch) -> bool:
+    """Whether the compute target is a Prefect work pool: any name but those of our own."""
+    target = estimator.compute_target
+    return isinstance(target, str) and target != "local" and not target.startswith("hosts/")
 
 
 def _container_problems(estimator: PyTorch) -> list[str]:

@@ -19,6 +19,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
+from trainyard.tasks.gpu_slots import gpu_slots
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import MetricsTail, progress_line
@@ -44,8 +45,17 @@ TRAIN = Stage(
 
 
 @task(name="train", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
-def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State[StageResult[TrainedRun]]":
-    """Train, on one process or many, from the last checkpoint where an earlier attempt left one."""
+def train(
+    estimator: PyTorch, data: StagedData, context: StageContext, slots: str | None = None
+) -> "State[StageResult[TrainedRun]]":
+    """Train, on one process or many, from the last checkpoint where an earlier attempt left one.
+
+    Args:
+        estimator: The job.
+        data: Its staged data, on this machine.
+        context: Where things are.
+        slots: The concurrency limit that counts the GPUs, where one does.
+    """
     directory = Path(estimator.source_directory).expanduser()
     source = snapshot_source(directory, context.store)
 
@@ -53,7 +63,8 @@ def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State
         if context.cache != "on" and task_run.run_count == 1:
             discard_checkpoints(context.home, key)
         reporter = _ProgressReporter()
-        trained = train_model(estimator, source, data, context, key, reporter)
+        with gpu_slots(slots, estimator.process_count_per_node if estimator.use_gpu else 0):
+            trained = train_model(estimator, source, data, context, key, reporter)
         reporter.finish()
         return trained
 

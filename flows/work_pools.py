@@ -1,0 +1,78 @@
+"""Work pools that can train: a pool can when the flow ``train`` is deployed on it."""
+
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import WorkerStatus
+from prefect.exceptions import ObjectNotFound, PrefectException
+
+from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.training.preflight import names_work_pool
+
+TRAIN_FLOW = "train"
+UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
+
+
+def work_pool_of(estimator: PyTorch) -> str | None:
+    """The work pool that a compute target names, or None where it is something else."""
+    return estimator.compute_target if names_work_pool(estimator) else None
+
+
+def pool_problems(pool: str | None) -> list[str]:
+    """Why a work pool cannot train, one sentence each."""
+    if pool is None:
+        return []
+    try:
+        with get_client(sync_client=True) as client:
+            training_deployment(client, pool)
+    except InvalidInputError as error:
+        return [str(error)]
+    except UNREACHABLE as error:
+        return [f"compute_target {pool!r}: the Prefect server does not answer ({error}); check PREFECT_API_URL"]
+    return []
+
+
+def training_deployment(client: SyncPrefectClient, pool: str) -> UUID:
+    """The deployment that trains on a work pool.
+
+    Raises:
+        InvalidInputError: There is no such pool, it is paused, or nothing there can train.
+    """
+    try:
+        found = client.read_work_pool(pool)
+    except ObjectNotFound as error:
+        raise InvalidInputError(_unknown(client, pool)) from error
+    if found.is_paused:
+        raise InvalidInputError(
+            f"compute_target {pool!r} is a work pool that is paused: prefect work-pool resume {pool}"
+        )
+    deployments = client.read_deployments(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[TRAIN_FLOW])),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+    )
+    if not deployments:
+        raise InvalidInputError(
+            f"compute_target {pool!r} is a work pool on which nothing can train yet: trainyard deploy --train-on {pool}"
+        )
+    return deployments[0].id
+
+
+def live_workers(client: SyncPrefectClient, pool: str) -> int:
+    """Workers of a pool that the server hears from."""
+    return sum(worker.status == WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(pool))
+
+
+def _unknown(client: SyncPrefectClient, pool: str) -> str:
+    pools = ", ".join(repr(found.name) for found in client.read_work_pools()) or "none"
+    return (
+        f"compute_target {pool!r} is neither 'local' nor a work pool of the Prefect server at {client.api_url} "
+        f"(work pools there: {pools}); 'trainyard deploy' creates 'gpu'"
+    )

@@ -1,4 +1,4 @@
-"""How a flow run ended, in the artifact store: ``answers/<flow run id>.json``.
+"""What a flow run made and how it ended, in the artifact store: ``answers/<flow run id>/``.
 
 Whoever waits for a run from another process or machine reads it there. Prefect's own results would need a result
 storage of their own that both sides reach; the store is one already.
@@ -17,6 +17,7 @@ from trainyard.tasks import errors
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.policy import StageName
 from trainyard.tasks.specs.spec import Spec
 
 log = logging.getLogger(__name__)
@@ -90,28 +91,35 @@ def read_answer(store: ArtifactStore, run_id: object, result_type: type[Result])
         StorageNotFoundError: The run left no answer in this store: it has not ended, or was stopped.
         PipelineError: Why the run failed.
     """
-    answer = Answer.model_validate_json((store.root / f"answers/{run_id}.json").read_bytes())
+    answer = Answer.model_validate_json((store.root / f"answers/{run_id}/answer.json").read_bytes())
     if answer.failure is not None:
         raise answer.failure.error()
     return result_type.model_validate(answer.value)
 
 
-def has_answer(store: ArtifactStore, run_id: object) -> bool:
-    """Whether a run has ended and left its answer here."""
+def keep_product(store_url: str, stage: StageName, product: BaseModel) -> None:
+    """Keep what a stage of this run made, for whoever asks before the run has ended."""
+    _write(store_url, f"answers/{flow_run.id}/{stage}.json", product)
+
+
+def read_kept(store: ArtifactStore, run_id: object, stage: StageName, product_type: type[Result]) -> Result | None:
+    """What a stage of a run made, or None where it has not (yet)."""
     try:
-        (store.root / f"answers/{run_id}.json").read_bytes()
+        return product_type.model_validate_json((store.root / f"answers/{run_id}/{stage}.json").read_bytes())
     except StorageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _keep(store_url: str, answer: Answer) -> None:
-    """A store that cannot keep the answer must not hide how the run ended."""
+    _write(store_url, f"answers/{flow_run.id}/answer.json", answer)
+
+
+def _write(store_url: str, path: str, value: BaseModel) -> None:
+    """A store that cannot keep it must not hide how the run goes."""
     if not flow_run.id:
         return
     try:
-        place = ArtifactStore(store_url).root / f"answers/{flow_run.id}.json"
-        place.write_bytes(answer.model_dump_json(indent=1).encode())
+        (ArtifactStore(store_url).root / path).write_bytes(value.model_dump_json(indent=1).encode())
     except (PipelineError, ValidationError) as error:
         log.warning("The store %s does not keep how this run ended: %s", store_url, error)
 

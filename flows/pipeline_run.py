@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
+from trainyard.flows.answers import keep_product
 from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.pool_training import train_on_pool
 from trainyard.flows.preflight import check_inputs
@@ -142,6 +143,7 @@ class PipelineRunner:
             data = self.stage("stage", stage, self.estimator.references)
             return data, self.stage("train", train, self.estimator, data)
         done = self.stage("train", train_on_pool, pool, self.estimator, self._policies_on_pool())
+        keep_product(self._store_url, "train", done.trained)
         self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
         return done.staged, done.trained
 
@@ -179,6 +181,7 @@ class PipelineRunner:
             cache_key=result.cache_key,
             num_bytes=result.num_bytes,
         )
+        keep_product(self._store_url, name, result.product)
         return result.product
 
     def lineage(self, data: StagedData, trained: TrainedRun, metrics: CollectedMetrics) -> Lineage:

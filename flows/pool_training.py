@@ -19,6 +19,7 @@ from prefect.utilities.urls import url_for
 
 from trainyard.flows.answers import read_answer
 from trainyard.flows.handover import Origin, TrainedOnPool
+from trainyard.flows.portable import anchored
 from trainyard.flows.work_pools import UNREACHABLE, live_workers, training_deployment
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.caching.stage import StageContext, StageResult
@@ -32,7 +33,6 @@ from trainyard.tasks.errors import (
 )
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.settings import Settings
-from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.policy import StageName, StagePolicy
 from trainyard.tasks.training.snapshot import snapshot_source
@@ -53,7 +53,7 @@ def train_on_pool(
     source = snapshot_source(directory, context.store)
     origin = Origin(source=source, name=directory.resolve().name, run_folder=context.run_folder)
     parameters = {
-        "estimator": _portable(estimator).model_dump(mode="json"),
+        "estimator": anchored(estimator).model_copy(update={"compute_target": "local"}).model_dump(mode="json"),
         "policies": {name: policy.model_dump(mode="json") for name, policy in policies.items()},
         "store": Location(context.store_url).url,
         "origin": origin.model_dump(mode="json"),
@@ -64,23 +64,6 @@ def train_on_pool(
         product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
     )
     return as_state(result)
-
-
-def _portable(estimator: PyTorch) -> PyTorch:
-    """The job as another machine can read it: trained locally there, local data by absolute path."""
-
-    def anchored(value: Any) -> Any:
-        if isinstance(value, DataReference):
-            return value.model_copy(update={"datastore": anchored(value.datastore)})
-        return value.model_copy(update={"url": Location(value.url).url}) if isinstance(value, Datastore) else value
-
-    changes = {
-        name: {key: anchored(value) for key, value in getattr(estimator, name).items()}
-        for name in ("script_params", "inputs")
-    }
-    return estimator.model_copy(
-        update={**changes, "compute_target": "local", "resume_from": anchored(estimator.resume_from)}
-    )
 
 
 def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], context: StageContext) -> TrainedOnPool:

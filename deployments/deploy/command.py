@@ -1,18 +1,16 @@
 """``trainyard deploy``: show what would change on the server, ask, and make it so."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
-import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 from rich.console import Console
 
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, source_version, wanted_resources
 from trainyard.deployments.local.connection import find_server
+from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 from trainyard.tasks.settings import Settings
 
@@ -43,7 +41,7 @@ def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, co
         console.print(f"Note: {options.project} has changes that are not committed; runs use its files as they are.")
     url = settings.failure_webhook_url
     options = replace(options, webhook_url=url.get_secret_value() if url else None)
-    with _prefect_errors(), get_client(sync_client=True) as client:
+    with prefect_errors(), get_client(sync_client=True) as client:
         changes = plan(client, wanted_resources(options))
         for change in changes:
             console.print(change.render(), soft_wrap=True)
@@ -61,22 +59,3 @@ def _ask(confirm: Callable[[str], bool]) -> bool:
     if not sys.stdin.isatty():
         raise InvalidInputError("There is nobody to ask whether to change the server: add --yes, or --dry-run.")
     return confirm("Change the server so?")
-
-
-@contextmanager
-def _prefect_errors() -> Iterator[None]:
-    """Prefect's client errors, translated once."""
-    try:
-        yield
-    except (httpx.HTTPError, PrefectException) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PrefectUnavailableError(
-            f"The Prefect server did not do what it was asked ({line}). Check PREFECT_API_URL, and that the server is "
-            "not older than this client: trainyard doctor."
-        ) from error
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
-            raise
-        raise PrefectUnavailableError(
-            f"The Prefect server does not answer ({error}): check PREFECT_API_URL."
-        ) from error

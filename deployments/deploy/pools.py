@@ -1,6 +1,7 @@
 """Work pools, their queues, and global concurrency limits."""
 
 import asyncio
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate, WorkPoolUpdate
@@ -95,7 +96,7 @@ class Limit(Resource):
             client.upsert_global_concurrency_limit_by_name(self.name, self.wanted["limit"])
 
 
-async def _update_queue(queue_id: object, wanted: Facts) -> None:
+async def _update_queue(queue_id: UUID, wanted: Facts) -> None:
     """Prefect's synchronous client cannot."""
     async with get_client() as client:
-        await client.update_work_queue(queue_id, **wanted)  # type: ignore[arg-type]
+        await client.update_work_queue(queue_id, **wanted)

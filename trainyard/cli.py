@@ -59,6 +59,7 @@ def run(
     except PipelineError as error:
         _end(error)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the embedded server, read by Prefect
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 s is short for a busy machine
     try:
         if server:
             _connect()

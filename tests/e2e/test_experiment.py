@@ -5,7 +5,7 @@ import io
 import pytest
 
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import are_gone, wait_for
+from tests.e2e.yard import are_gone, runs_below, wait_for
 from trainyard import Experiment, PipelineRun, errors
 from trainyard.flows.answers import Failure
 
@@ -57,12 +57,13 @@ def test_cancelling_it_ends_all_processes_on_both_pools(on_yard, linear_project,
 
 
 def test_a_failed_run_raises_what_it_raised_there(on_yard, linear_project, points):
-    estimator = small_estimator(linear_project, points, script_params={"--no-such-argument": 1})
-    run = Experiment("lines").submit(estimator)
+    wrong = small_estimator(linear_project, points, script_params={"--no-such-argument": 1}, compute_target="gpu")
+    run = Experiment("lines").submit(wrong, policies={"train": {"retries": 2}})
     with pytest.raises(errors.ScriptDefectError, match="unrecognized arguments"):
         run.wait_for_completion()
     assert run.get_status() == "Failed"
     assert run.get_metrics() == {}
+    assert len(runs_below(on_yard, run.id)) == 1, "a permanent error is not retried"
 
 
 def test_wrong_arguments_and_deployments_are_refused_at_once(on_yard, linear_project, points):
@@ -78,9 +79,11 @@ def test_wrong_arguments_and_deployments_are_refused_at_once(on_yard, linear_pro
 def test_a_server_that_does_not_answer_is_one_error(linear_project, points, home):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        with pytest.raises(errors.PrefectUnavailableError, match="PREFECT_API_URL"):
-            Experiment("lines").submit(small_estimator(linear_project, points))
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(errors.PrefectUnavailableError, match="PREFECT_API_URL"),
+    ):
+        Experiment("lines").submit(small_estimator(linear_project, points))
 
 
 def test_every_error_comes_back_as_it_was():

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -13,8 +15,10 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import are_gone, command_of, wait_for
+from tests.e2e.yard import are_gone, command_of, runs_below, wait_for
+from trainyard import errors
 from trainyard.tasks.artifacts.digests import digest_file
+from trainyard.tasks.gpu_slots import gpu_slots
 
 MPI = {"compute_target": "gpu", "process_count_per_node": 2, "distributed_backend": "mpi"}
 STAGES = ["stage", "train", "metrics"]
@@ -34,14 +38,6 @@ def job(linear_project, points):
     return make
 
 
-def children_of(yard, run_id):
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
-
-    parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
-    with yard.client() as client:
-        return sorted(client.read_flow_runs(flow_run_filter=parent), key=lambda run: run.created)
-
-
 def runs_since(yard, moment, flow_name):
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
@@ -55,6 +51,33 @@ def training(yard):
     ranks = yard.ranks()
     checkpoints = list(yard.home.glob("checkpoints/*/last.pt"))
     return ranks if len(ranks) >= 2 and checkpoints else None
+
+
+# Holds one of the pool's GPU slots until it is killed.
+HOLDER = """
+import time
+from trainyard.tasks.gpu_slots import gpu_slots
+with gpu_slots("gpu", 1):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def active_slots(yard):
+    with yard.client() as client:
+        return client.read_global_concurrency_limit_by_name("gpu").active_slots
+
+
+@pytest.fixture(scope="module", autouse=True)
+def killed_holder(yard):
+    """A training that held a GPU slot and was killed, a while before the last test."""
+    env = yard.environment(PREFECT_API_URL=yard.api_url)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], env=env, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    assert active_slots(yard) == 1
+    holder.kill()
+    holder.communicate()
+    return time.monotonic()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +111,7 @@ def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, poi
     assert {name: stage["status"] for name, stage in first["stages"].items()} == dict.fromkeys(STAGES, "ran")
     assert list(first["stages"]) == STAGES
     assert first["metrics"]["accuracy"] > 0.9
-    (child,) = children_of(yard, first["run_id"])
+    (child,) = runs_below(yard, first["run_id"])
     assert (child.name, child.work_pool_name, child.state_name) == ("train linear 1x2 mpi", "gpu", "Completed")
 
     # Staged and trained on the worker's side, nothing of it on the caller's.
@@ -100,12 +123,6 @@ def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, poi
     again = yard.call(job(), here)
     assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
     assert again["stages"]["train"]["cache_key"] == first["stages"]["train"]["cache_key"]
-
-
-def test_its_errors_arrive_as_they_are_and_permanent_ones_are_not_retried(yard, here, job):
-    wrong = yard.call(job({"--no-such-argument": 1}), here, policies={"train": {"retries": 2}})
-    assert wrong["error"] == "ScriptDefectError"
-    assert "unrecognized arguments: --no-such-argument 1" in wrong["message"]
 
 
 def test_its_deadline_is_kept_there(yard, here, job):
@@ -136,7 +153,7 @@ def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard
     result = json.loads(output.splitlines()[-1])
     assert result["stages"]["train"]["attempts"] == 2, log
     assert result["metrics"]["started_at_epoch"] >= 1
-    assert [run.state_name for run in children_of(yard, result["run_id"])] == ["Crashed", "Completed"]
+    assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]
     assert "crashed" in log
 
 
@@ -159,5 +176,21 @@ def test_a_lost_worker_is_noticed_and_training_is_sent_to_another(yard, lost_wor
         output, log = caller.communicate(timeout=240)
     result = json.loads(output.splitlines()[-1])
     assert result["stages"]["train"]["attempts"] == 2, log
-    assert [run.state_name for run in children_of(yard, result["run_id"])] == ["Crashed", "Completed"]
+    assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]
     assert "No heartbeat" in log
+
+
+def test_the_gpu_slots_of_a_killed_training_are_free_again(yard, killed_holder):
+    assert wait_for(lambda: active_slots(yard) == 0, 150)
+
+
+@pytest.mark.parametrize(("limit", "slots", "words"), [("none-such", 1, "trainyard deploy"), ("gpu", 99, "99 GPUs")])
+def test_gpu_slots_that_never_come_are_refused(yard, limit, slots, words):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: yard.api_url}),
+        pytest.raises(errors.InvalidInputError, match=words),
+        gpu_slots(limit, slots),
+    ):
+        pass

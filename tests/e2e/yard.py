@@ -55,6 +55,11 @@ class Yard:
         assert done.returncode == check, done.stdout + done.stderr
         return done
 
+    def begin(self, *arguments):
+        command = [sys.executable, "-m", "trainyard", *map(str, arguments)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=self.environment(), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+
     def start(self, estimator, home, **arguments):
         """A caller on another machine, as it were: with a home of its own."""
         env = self.environment(PREFECT_API_URL=self.api_url, TRAINYARD_HOME=str(home))
@@ -118,6 +123,15 @@ def wait_for(condition, seconds):
     return condition()
 
 
+def runs_below(yard, run_id):
+    """The flow runs that a run started, oldest first."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
+    with yard.client() as client:
+        return sorted(client.read_flow_runs(flow_run_filter=parent), key=lambda run: run.created)
+
+
 def are_gone(processes):
     return not [process for process in processes if process.is_running() and process.status() != "zombie"]
 
@@ -126,7 +140,11 @@ def are_gone(processes):
 def run_yard(folder):
     yard = Yard(home=folder / "home", store=f"file://{folder}/store")
     try:
-        yard.trainyard("up")
+        at_once = [yard.begin("up") for _ in range(2)]  # of two that start at once, one starts a server
+        logs = [process.communicate(timeout=300) for process in at_once]
+        assert [process.returncode for process in at_once] == [0, 0], logs
         yield yard
     finally:
+        families = [yard.service(name) for name in ("server", "worker-cpu", "worker-gpu")]
         yard.trainyard("down")
+        assert are_gone([process for family in families for process in family])

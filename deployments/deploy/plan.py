@@ -49,8 +49,8 @@ def apply(client: SyncPrefectClient, changes: list[Change]) -> None:
 
 
 def _difference(name: str, found: Any, wanted: Any) -> list[str]:
-    if name == "url":
-        return ["    url: changed"]
+    if name in ("url", "parameter_openapi_schema"):  # the one is secret, the other long
+        return [f"    {name}: changed"]
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = sorted({*found, *wanted}, key=str)
         return [

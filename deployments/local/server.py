@@ -58,17 +58,16 @@ def ensure_server(settings: Settings) -> tuple[str, bool]:
     if found:
         return found, False
     folder = services_folder(settings.home)
-    with _starting(folder) as lock:
+    with one_at_a_time(folder, "starting"):
         server = recorded(folder, SERVER)
         is_new = server is None
         if server is None:
-            _forget_what_is_gone(folder)
-            server = _start(settings, folder, lock)
+            server = _start(settings, folder)
         _wait_until_healthy(server, folder)
     return server.address, is_new
 
 
-def _start(settings: Settings, folder: Path, lock: int) -> Background:
+def _start(settings: Settings, folder: Path) -> Background:
     port = _free_port(settings.server_port)
     address = f"http://127.0.0.1:{port}/api"
     home = prefect_folder(settings.home)
@@ -113,12 +112,12 @@ def _database_lock(prefect_home: Path) -> int:
 
 
 @contextmanager
-def _starting(folder: Path) -> Iterator[int]:
-    """One command at a time starts a server; the others wait, and find it."""
+def one_at_a_time(folder: Path, what: str = "up") -> Iterator[None]:
+    """One command at a time starts things; the others wait, and find them."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "starting.lock").open("a") as lock:
+    with (folder / f"{what}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
+        yield
 
 
 def _free_port(wanted: int) -> int:
@@ -151,9 +150,3 @@ def _is_healthy(address: str) -> bool:
         return httpx.get(f"{address}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def _forget_what_is_gone(folder: Path) -> None:
-    for record in folder.glob("*.json"):
-        if recorded(folder, record.stem) is None:
-            record.unlink(missing_ok=True)

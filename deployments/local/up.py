@@ -7,7 +7,7 @@ from trainyard.deployments.deploy.command import deploy
 from trainyard.deployments.deploy.wanted import Options
 from trainyard.deployments.local.background import all_recorded
 from trainyard.deployments.local.connection import Connection, connect
-from trainyard.deployments.local.server import services_folder
+from trainyard.deployments.local.server import one_at_a_time, services_folder
 from trainyard.deployments.local.workers import ensure_workers
 from trainyard.tasks.settings import Settings
 
@@ -24,6 +24,11 @@ def bring_up(settings: Settings, say: Callable[[str], None]) -> Connection:
     Raises:
         PrefectUnavailableError: Something does not come up.
     """
+    with one_at_a_time(services_folder(settings.home)):
+        return _bring_up(settings, say)
+
+
+def _bring_up(settings: Settings, say: Callable[[str], None]) -> Connection:
     connection = connect(settings)
     say(f"server: {connection.address}{' (started)' if connection.was_started else ''}")
     deploy(settings, Options(project=Path.cwd()), yes=True, dry_run=False, confirm=lambda question: True)

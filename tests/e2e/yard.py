@@ -145,6 +145,7 @@ def run_yard(folder):
         assert [process.returncode for process in at_once] == [0, 0], logs
         yield yard
     finally:
-        families = [yard.service(name) for name in ("server", "worker-cpu", "worker-gpu")]
+        started = [path.stem for path in (yard.home / "services").glob("*.json")]
+        families = [yard.service(name) for name in started]
         yard.trainyard("down")
         assert are_gone([process for family in families for process in family])

@@ -15,6 +15,7 @@ from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.pool_training import train_on_pool
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
+from trainyard.flows.summary_artifact import publish_summary
 from trainyard.flows.work_pools import work_pool_of
 from trainyard.tasks.artifacts.products import (
     CollectedMetrics,
@@ -204,7 +205,7 @@ class PipelineRunner:
         model: RegisteredModel | None = None,
     ) -> PipelineResult:
         """What the pipeline answers, with a local, verified copy of the model."""
-        return PipelineResult(
+        result = PipelineResult(
             run_id=str(flow_run.id),
             run_url=url_for("flow-run", flow_run.id),
             metrics=metrics.finals,
@@ -213,6 +214,8 @@ class PipelineRunner:
             onnx_path=str(self._local_model(bundle)) if bundle else None,
             validation=validated.summary if validated else None,
         )
+        publish_summary(result, self.model_name)
+        return result
 
     def _local_model(self, bundle: OnnxBundle) -> Path:
         directory = self._home / "models" / bundle.bundle.sha256[:32]

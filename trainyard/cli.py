@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trainyard import __version__
-from trainyard.tasks.errors import InvalidInputError, PipelineError, PrefectUnavailableError
+from trainyard.tasks.errors import InvalidInputError, PipelineError
 from trainyard.tasks.specs.policy import STAGE_NAMES
 
 if TYPE_CHECKING:
@@ -63,21 +63,14 @@ def run(
     try:
         if server:
             _connect()
+        from trainyard.flows.prefect_errors import prefect_errors
         from trainyard.flows.summary import render_summary
         from trainyard.flows.training_pipeline import training_pipeline
 
-        result = training_pipeline(**pipeline.parameters())
+        with prefect_errors():
+            result = training_pipeline(**pipeline.parameters())
     except PipelineError as error:
         _end(error)
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
-            raise
-        _end(
-            PrefectUnavailableError(
-                f"The Prefect server does not answer ({error}). Start it with 'prefect server start', correct "
-                "PREFECT_API_URL, or unset it to use the embedded server."
-            )
-        )
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     else:

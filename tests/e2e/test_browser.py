@@ -121,6 +121,6 @@ def test_wrong_values_are_refused_by_the_form(yard, page, linear_project):
     fill(page, "Entry script", "train.py")
     fill(page, "Processes per node", 0)
     submit(page)
-    page.get_by_text("0 is less than the minimum of 1").wait_for()
+    page.get_by_text("0 is less than the minimum of 1").first.wait_for()
     assert page.url.endswith("/run")
     shoot(page, "refused")

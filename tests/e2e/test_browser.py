@@ -75,7 +75,7 @@ def test_a_run_from_the_form_to_its_artifacts(yard, page, linear_project, points
     fill(page, "Processes per node", 2)
     backend = field(page, "Distributed backend")
     backend.get_by_text("str", exact=True).click()
-    backend.locator(".p-select-button__control").click()
+    backend.locator(".p-select-button__control").press("Space")
     page.locator(".p-select-option", has_text="mpi").first.click()
     shoot(page, "form")
     submit(page)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from trainyard.flows.pipeline_file import PipelineFile
 from trainyard.flows.pipeline_handle import PipelineRun
+from trainyard.flows.pipeline_run import default_model_name
 from trainyard.flows.portable import anchored
 from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.tasks.artifacts.filesystem import Location
@@ -63,6 +64,7 @@ class Experiment:
                 _deployment_id(client, self.deployment),
                 parameters=pipeline.model_dump(mode="json"),
                 state=Scheduled(message=f"Submitted by {getpass.getuser()}"),
+                name=f"{pipeline.model_name or default_model_name(estimator)} {estimator.topology}",
                 tags=[self.tag],
             )
         assert pipeline.store is not None

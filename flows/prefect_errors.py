@@ -24,6 +24,8 @@ def prefect_errors() -> Iterator[None]:
     except (httpx.HTTPError, ObjectNotFound, ObjectAlreadyExists) as error:
         raise PrefectUnavailableError(_explain(error)) from error
     except RuntimeError as error:
+        if "incompatible versions" in str(error):
+            raise PrefectUnavailableError(f"{error} Upgrade the Prefect server, or correct PREFECT_API_URL.") from error
         if not any(words in str(error) for words in NO_SERVER):
             raise
         raise PrefectUnavailableError(

@@ -60,6 +60,11 @@ def open_form(page, yard):
     page.get_by_text("Source directory", exact=True).first.wait_for()
 
 
+def runs(yard):
+    with yard.client() as client:
+        return {run.id for run in client.read_flow_runs() if run.parent_task_run_id is None}
+
+
 def submit(page):
     page.get_by_role("button", name="Submit").click()
 
@@ -77,10 +82,11 @@ def test_a_run_from_the_form_to_its_artifacts(yard, page, linear_project, points
     backend.get_by_text("str", exact=True).click()
     backend.locator(".p-select-button__control").press("Space")
     page.locator(".p-select-option", has_text="mpi").first.click()
+    field(page, "Source directory").scroll_into_view_if_needed()
     shoot(page, "form")
+    before = runs(yard)
     submit(page)
-    page.wait_for_url("**/runs/flow-run/**")
-    run_id = page.url.rsplit("/", 1)[-1].split("?")[0]
+    (run_id,) = wait_for(lambda: runs(yard) - before, 60)
 
     def state(name="Completed"):
         with yard.client() as client:
@@ -98,11 +104,12 @@ def test_a_run_from_the_form_to_its_artifacts(yard, page, linear_project, points
         return found[0] if found else None
 
     assert wait_for(lambda: artifact("training-curve"), 120), "while training runs"
-    if not state():
-        page.goto(f"/artifacts/artifact/{artifact('training-curve').id}")
-        page.locator("img[src^='data:image/svg+xml']").wait_for()
-        shoot(page, "training-curve")
+    first = artifact("training-curve").data
     assert wait_for(state, 240)
+    assert artifact("training-curve").data != first, "the same artifact, with more of the curve"
+    page.goto(f"/artifacts/artifact/{artifact('training-curve').id}")
+    page.locator("img[src^='data:image/svg+xml']").wait_for()
+    shoot(page, "training-curve")
 
     page.goto(f"/runs/flow-run/{run_id}")
     page.get_by_text("Completed").first.wait_for()

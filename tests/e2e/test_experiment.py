@@ -1,6 +1,8 @@
 """Submitted to a deployment: followed, read, cancelled."""
 
+import http.server
 import io
+import threading
 
 import pytest
 
@@ -84,6 +86,29 @@ def test_a_server_that_does_not_answer_is_one_error(linear_project, points, home
         pytest.raises(errors.PrefectUnavailableError, match="PREFECT_API_URL"),
     ):
         Experiment("lines").submit(small_estimator(linear_project, points))
+
+
+def test_a_server_of_an_old_version_is_said_to_be_one(linear_project, points, home):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    class Old(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'"2.20.0"' if self.path.endswith("/admin/version") else b"{}")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with (
+            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}),
+            pytest.raises(errors.PrefectUnavailableError, match=r"server: 2\.20\.0.*Upgrade the Prefect server"),
+        ):
+            Experiment("lines").submit(small_estimator(linear_project, points))
+        server.shutdown()
 
 
 def test_every_error_comes_back_as_it_was():

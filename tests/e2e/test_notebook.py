@@ -27,7 +27,8 @@ def test_the_notebook_runs(yard, tmp_path):
     data = tmp_path / "digits"
     subprocess.run([sys.executable, ROOT / "examples" / "prepare_digits.py", "--to", data], check=True)
     placed = [
-        cell.replace('str(root / ".data" / "digits")', repr(str(data))).replace("/tmp", str(tmp_path)) for cell in cells
+        cell.replace('str(root / ".data" / "digits")', repr(str(data))).replace('"/tmp"', repr(str(tmp_path)))
+        for cell in cells
     ]
     assert placed != cells
     env = yard.environment(PREFECT_API_URL=yard.api_url, TRAINYARD_HOME=str(tmp_path / "home"))

@@ -32,6 +32,8 @@ from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.results import PipelineResult
 
 POLL_S = 1.0
+SETTLE_S = 2.5
+"""Seconds after its end in which a run's last lines may still arrive."""
 
 
 class PipelineRun:
@@ -131,6 +133,9 @@ class PipelineRun:
                 with prefect_errors():
                     follow.show_new()
             if run.state is not None and run.state.is_final():
+                if follow:
+                    time.sleep(SETTLE_S)
+                    follow.show_new()
                 return run
             if not _waits_for_worker(run):
                 served_at = time.monotonic()

@@ -7,17 +7,22 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.states import Cancelling
 
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.training.preflight import names_work_pool
 
 TRAIN_FLOW = "train"
+ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
 
 
@@ -76,3 +81,15 @@ def _unknown(client: SyncPrefectClient, pool: str) -> str:
         f"compute_target {pool!r} is neither 'local' nor a work pool of the Prefect server at {client.api_url} "
         f"(work pools there: {pools}); 'trainyard deploy' creates 'gpu'"
     )
+
+
+def cancel_active_runs() -> int:
+    """Have the workers end every run that they are at; how many there still are."""
+    active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=active))
+        of_workers = [run for run in runs if run.work_pool_name is not None]
+        for run in of_workers:
+            if run.state_type != StateType.CANCELLING:
+                client.set_flow_run_state(run.id, Cancelling(message="trainyard down"))
+    return len(of_workers)

@@ -42,6 +42,8 @@ def test_a_run_is_followed_to_its_end_and_its_files_are_read(on_yard, linear_pro
     with pytest.raises(errors.InvalidInputError, match=r"outputs/model\.pt2"):
         run.download_file("outputs/other.pt2")
     assert [found.id for found in Experiment("lines").get_runs()] == [run.id]
+    run.cancel()
+    assert run.get_status() == "Completed", "what has ended is not cancelled"
     assert PipelineRun(run.id, store=on_yard.store).get_metrics() == result.metrics
 
 

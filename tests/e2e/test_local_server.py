@@ -3,12 +3,14 @@
 import http.server
 import json
 import queue
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from tests.e2e.yard import ROOT
+from tests.e2e.yard import ROOT, wait_for
 
 
 def test_up_again_starts_nothing_and_changes_nothing(yard):
@@ -95,6 +97,22 @@ def test_a_webhook_is_called_when_a_pipeline_fails(yard, deploy, monkeypatch, li
             training_pipeline(PyTorch(source_directory=str(linear_project), entry_script="none.py"))
         assert b'"state": "Failed"' in received.get(timeout=60)
         server.shutdown()
+
+
+def test_data_that_is_announced_starts_a_run(yard):
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+    from prefect.states import Cancelling
+
+    with yard.client() as client:
+        nightly = client.read_deployment_by_name("training-pipeline/nightly").id
+        wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[nightly]))
+        assert client.read_flow_runs(flow_run_filter=wanted) == []
+        announce = ["event", "emit", "trainyard.data.arrived", "--resource-id", "trainyard.datastore.digits"]
+        env = yard.environment(PREFECT_API_URL=yard.api_url)
+        subprocess.run([sys.executable, "-m", "prefect", *announce], env=env, check=True, capture_output=True)
+        (run,) = wait_for(lambda: client.read_flow_runs(flow_run_filter=wanted), 60)
+        assert run.parameters["model_name"] == "digits"
+        client.set_flow_run_state(run.id, Cancelling())
 
 
 def test_a_schedule_that_somebody_turned_on_stays_on(yard, deploy):

@@ -96,6 +96,7 @@ def _pipeline(estimator: PyTorch, arguments: dict[str, Any]) -> PipelineFile:
 
 
 def _deployment_id(client: SyncPrefectClient, name: str) -> UUID:
+    client.raise_for_api_version_mismatch_once()
     try:
         return client.read_deployment_by_name(name).id
     except ObjectNotFound as error:

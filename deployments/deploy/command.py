@@ -42,6 +42,7 @@ def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, co
     url = settings.failure_webhook_url
     options = replace(options, webhook_url=url.get_secret_value() if url else None)
     with prefect_errors(), get_client(sync_client=True) as client:
+        client.raise_for_api_version_mismatch_once()
         changes = plan(client, wanted_resources(options))
         for change in changes:
             console.print(change.render(), soft_wrap=True)

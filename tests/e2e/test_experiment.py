@@ -25,7 +25,7 @@ def on_yard(yard, monkeypatch):
 
 def test_a_run_is_followed_to_its_end_and_its_files_are_read(on_yard, linear_project, points, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # relative paths are those of who submits
-    estimator = small_estimator("linear", "points", compute_target="gpu")
+    estimator = small_estimator("linear", "points", script_params={"--seed": 11}, compute_target="gpu")
     run = Experiment("lines").submit(estimator, export=None, model_name="lines")
     assert run.get_portal_url().startswith(on_yard.api_url.removesuffix("/api"))
 

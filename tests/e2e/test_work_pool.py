@@ -46,11 +46,16 @@ def runs_since(yard, moment, flow_name):
     return [run for run in runs if run.created.timestamp() > moment]
 
 
+@pytest.fixture
 def training(yard):
-    """Both ranks, once they train."""
-    ranks = yard.ranks()
-    checkpoints = list(yard.home.glob("checkpoints/*/last.pt"))
-    return ranks if len(ranks) >= 2 and checkpoints else None
+    """Both ranks, once they train and have left a checkpoint."""
+    before = set(yard.home.glob("checkpoints/*/last.pt"))
+
+    def ranks():
+        found = yard.ranks()
+        return found if len(found) >= 2 and set(yard.home.glob("checkpoints/*/last.pt")) - before else None
+
+    return ranks
 
 
 # Holds one of the pool's GPU slots until it is killed.
@@ -131,10 +136,10 @@ def test_its_deadline_is_kept_there(yard, here, job):
     assert are_gone(yard.ranks())
 
 
-def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job):
+def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training):
     began = time.time()
     caller = yard.start(job({"--nap": 600, "--seed": 3}), here)
-    ranks = wait_for(lambda: training(yard), 120)
+    ranks = wait_for(training, 120)
     assert ranks
     caller.send_signal(signal.SIGINT)
     caller.communicate(timeout=60)
@@ -143,9 +148,9 @@ def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job):
     assert wait_for(lambda: [run.state_name for run in runs_since(yard, began, "train")] == ["Cancelled"], 30)
 
 
-def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job):
+def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):
     caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here, policies={"train": {"retries": 1}})
-    ranks = wait_for(lambda: training(yard), 120)
+    ranks = wait_for(training, 120)
     assert ranks
     (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
     os.kill(flow.pid, signal.SIGKILL)

@@ -36,6 +36,7 @@ def test_more_machines_than_this_one(project):
     assert "one machine" in problem
 
 
-def test_a_target_that_is_not_known(project):
-    (problem,) = problems(project, compute_target="moon")
-    assert "'moon'" in problem
+def test_a_work_pool_answers_for_its_own_devices_and_launchers(project, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert problems(project, compute_target="gpu", use_gpu=True, distributed_backend="mpi") == []
+    assert problems(project, compute_target="gpu", entry_script="none.py")

@@ -39,4 +39,6 @@ def test_more_machines_than_this_one(project):
 def test_a_work_pool_answers_for_its_own_devices_and_launchers(project, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert problems(project, compute_target="gpu", use_gpu=True, distributed_backend="mpi") == []
-    assert problems(project, compute_target="gpu", entry_script="none.py")
+    (project / "train.py").unlink()
+    (problem,) = problems(project, compute_target="gpu", use_gpu=True)
+    assert "train.py" in problem

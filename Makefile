@@ -6,7 +6,7 @@ SHELL := /bin/sh
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := .venv/bin
 
-.PHONY: help setup run test bench lint format typecheck lock doctor clean
+.PHONY: help setup run test bench lint format typecheck lock ui down doctor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,13 @@ typecheck: setup ## Check types (mypy, strict)
 
 lock: setup ## Resolve deployments/environment/requirements.lock anew
 	@$(BIN)/python -m trainyard.deployments.environment.lockfile
+
+ui: setup ## Start a Prefect server, two workers and the deployments; 'make down' ends them
+	@$(BIN)/python examples/prepare_digits.py --to .data/digits
+	@$(BIN)/trainyard up
+
+down: ## End what 'make ui' and 'make run' left running
+	@test ! -x $(BIN)/trainyard || $(BIN)/trainyard down
 
 doctor: setup ## Say whether this machine can train, and why not
 	@$(BIN)/trainyard doctor

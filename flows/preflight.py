@@ -4,6 +4,7 @@ import re
 
 from pydantic import ValidationError
 
+from trainyard.flows.work_pools import pool_problems
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError, PermanentError, TransientError
 from trainyard.tasks.export.preflight import export_problems
@@ -12,7 +13,7 @@ from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.staging.probe import probe_reference
-from trainyard.tasks.training.preflight import training_problems
+from trainyard.tasks.training.preflight import named_work_pool, training_problems
 from trainyard.tasks.validation.preflight import validation_problems
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -32,6 +33,7 @@ def check_inputs(
     """
     problems = [
         *training_problems(estimator),
+        *pool_problems(named_work_pool(estimator)),
         *_data_problems(estimator),
         *_store_problems(store_url),
         *_name_problems(model_name),

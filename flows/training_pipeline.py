@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from trainyard.flows.answers import answered
 from trainyard.flows.pipeline_run import PipelineRunner, name_run
 from trainyard.tasks.export.task import export_model
 from trainyard.tasks.metrics.task import collect
@@ -18,7 +19,8 @@ from trainyard.tasks.validation.task import validate
 __all__ = ["training_pipeline"]
 
 
-@flow(name="training-pipeline", flow_run_name=name_run)
+@flow(name="training-pipeline", flow_run_name=name_run, persist_result=True, result_serializer="compressed/json")
+@answered
 def training_pipeline(
     estimator: PyTorch,
     *,
@@ -46,8 +48,7 @@ def training_pipeline(
         PipelineError: A stage failed; see ``trainyard.errors``.
     """
     run = PipelineRunner.prepare(estimator, model_name, policies, store, export, validation)
-    data = run.stage("stage", stage, run.estimator.references)
-    trained = run.stage("train", train, run.estimator, data)
+    data, trained = run.training(stage, train)
     metrics = run.stage("metrics", collect, trained)
     if export is None:
         return run.result(metrics)

@@ -8,10 +8,12 @@
     │   ├── ObjectChangedError          an object was overwritten while it was being read
     │   ├── ArtifactDamagedError        a stored artifact is missing, or its bytes are not those of its digest
     │   ├── PrefectUnavailableError     the Prefect server does not answer
+    │   ├── WorkerUnavailableError      a work pool has no live worker
     │   ├── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
     │   └── TrainingStalledError        training wrote nothing for too long: often a peer that was lost
     └── PermanentError                  the same attempt would fail again: never retried
         ├── InvalidInputError           what the user asked for cannot run; lists every problem found
+        ├── RunCancelledError           a run was cancelled, or is not started again
         ├── StorageNotFoundError        no such bucket, object or prefix
         ├── StorageAccessError          wrong or missing credentials
         ├── UnsafeObjectKeyError        an object key would leave the staging directory
@@ -69,6 +71,10 @@ class PrefectUnavailableError(TransientError):
     """The Prefect server does not answer."""
 
 
+class WorkerUnavailableError(TransientError):
+    """A work pool has no live worker that could take a run."""
+
+
 class TrainingFailedError(TransientError):
     """A rank ended badly in a way that another attempt, from the last checkpoint, may survive.
 
@@ -100,6 +106,10 @@ class InvalidInputError(PermanentError):
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "\n".join(f"  - {problem}" for problem in problems)
         return cls(f"{subject} cannot run: {count}; nothing was launched.\n{lines}", problems=tuple(problems))
+
+
+class RunCancelledError(PermanentError):
+    """A run was cancelled from outside, or has crashed too often to be started again."""
 
 
 class StorageNotFoundError(PermanentError):

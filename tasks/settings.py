@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +29,15 @@ class Settings(BaseSettings):
 
     progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
     """Least seconds between two progress lines of one stage."""
+
+    server_port: int = Field(default=4200, ge=1, le=65535)
+    """Port of the Prefect server that Trainyard starts on this machine; any free one where it is taken."""
+
+    worker_wait_s: float = Field(default=60.0, ge=0, le=86_400)
+    """Seconds to wait for a live worker of the work pool that training was sent to."""
+
+    failure_webhook_url: SecretStr | None = None
+    """Address that ``trainyard deploy`` has the Prefect server call when a pipeline fails."""
 
     @field_validator("home")
     @classmethod

@@ -11,12 +11,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "training_pipeline": "trainyard.flows.training_pipeline",
+    "Experiment": "trainyard.flows.experiment",
     "DataReference": "trainyard.tasks.specs.datastore",
     "Datastore": "trainyard.tasks.specs.datastore",
     "Hosts": "trainyard.tasks.specs.hosts",
     "OnnxExport": "trainyard.tasks.specs.export",
     "OrtValidation": "trainyard.tasks.specs.validation",
     "PipelineResult": "trainyard.tasks.specs.results",
+    "PipelineRun": "trainyard.flows.pipeline_handle",
     "PyTorch": "trainyard.tasks.specs.estimator",
     "Run": "trainyard.tasks.runtime.run",
     "StageOutcome": "trainyard.tasks.specs.results",
@@ -26,10 +28,12 @@ _HOMES = {
 __all__ = [  # the same names as _HOMES: a test holds them together
     "DataReference",
     "Datastore",
+    "Experiment",
     "Hosts",
     "OnnxExport",
     "OrtValidation",
     "PipelineResult",
+    "PipelineRun",
     "PyTorch",
     "Run",
     "StageOutcome",
@@ -39,6 +43,8 @@ __all__ = [  # the same names as _HOMES: a test holds them together
 ]
 
 if TYPE_CHECKING:
+    from trainyard.flows.experiment import Experiment
+    from trainyard.flows.pipeline_handle import PipelineRun
     from trainyard.flows.training_pipeline import training_pipeline
     from trainyard.tasks import errors
     from trainyard.tasks.runtime.run import Run

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trainyard import __version__
-from trainyard.tasks.errors import InvalidInputError, PipelineError, PrefectUnavailableError
+from trainyard.tasks.errors import InvalidInputError, PipelineError
 from trainyard.tasks.specs.policy import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def run(
         str | None, typer.Option(help="Run this stage and all after it, even if results of them are cached.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a summary.")] = False,
+    server: Annotated[
+        bool, typer.Option(help="Use this machine's background server, and start it where it does not run.")
+    ] = True,
 ) -> None:
     """Run the training pipeline that a file describes, and print a summary."""
     try:
@@ -64,22 +67,18 @@ def run(
     except PipelineError as error:
         _end(error)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the embedded server, read by Prefect
-    from trainyard.flows.summary import render_summary
-    from trainyard.flows.training_pipeline import training_pipeline
-
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 s is short for a busy machine
     try:
-        result = training_pipeline(**pipeline.parameters())
+        if server:
+            _connect()
+        from trainyard.flows.prefect_errors import prefect_errors
+        from trainyard.flows.summary import render_summary
+        from trainyard.flows.training_pipeline import training_pipeline
+
+        with prefect_errors():
+            result = training_pipeline(**pipeline.parameters())
     except PipelineError as error:
         _end(error)
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
-            raise
-        _end(
-            PrefectUnavailableError(
-                f"The Prefect server does not answer ({error}). Start it with 'prefect server start', correct "
-                "PREFECT_API_URL, or unset it to use the embedded server."
-            )
-        )
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
     else:
@@ -106,6 +105,67 @@ def _known_stages(option: str, names: list[str]) -> list[StageName]:
     if unknown:
         raise InvalidInputError(f"{option} {' '.join(unknown)}: the stages are {', '.join(STAGE_NAMES)}.")
     return [name for name in STAGE_NAMES if name in names]
+
+
+def _connect() -> None:
+    """Use the background server for the runs of this process; say so where it was started and will stay."""
+    from trainyard.deployments.local.connection import connect
+    from trainyard.tasks.settings import Settings
+
+    connection = connect(Settings())
+    if connection.was_started:
+        typer.echo(
+            f"Started a Prefect server, {connection.ui_address}. It stays for later runs; 'trainyard down' ends it.",
+            err=True,
+        )
+
+
+@app.command()
+def up() -> None:
+    """Start a Prefect server with the deployments, and a cpu and a gpu worker, on this machine."""
+    from trainyard.deployments.local.up import bring_up
+    from trainyard.tasks.settings import Settings
+
+    try:
+        connection = bring_up(Settings(), typer.echo)
+    except PipelineError as error:
+        _end(error)
+    typer.echo(f"Prefect UI: {connection.ui_address}   ('trainyard down' ends all of it)")
+
+
+@app.command()
+def down() -> None:
+    """End what 'trainyard up' and 'trainyard run' started on this machine, with the runs in it."""
+    from trainyard.deployments.local.down import bring_down
+    from trainyard.tasks.settings import Settings
+
+    if not bring_down(Settings(), typer.echo):
+        typer.echo("Nothing of Trainyard runs in the background.")
+
+
+@app.command()
+def deploy(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before changing the server.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs that may train at once.")] = None,
+    train_on: Annotated[
+        list[str] | None, typer.Option(help="A further work pool that can train; may be repeated.")
+    ] = None,
+    project: Annotated[
+        Path, typer.Option(help="Directory that relative paths in the parameters of runs are relative to.")
+    ] = Path(),
+) -> None:
+    """Create or update work pools, deployments, limits and automations on the Prefect server."""
+    from trainyard.deployments.deploy.command import deploy as run_deploy
+    from trainyard.deployments.deploy.wanted import Options
+    from trainyard.tasks.settings import Settings
+
+    options = Options(project=project.resolve(), gpus=gpus, train_on=tuple(train_on or ()))
+    try:
+        done = run_deploy(Settings(), options, yes=yes, dry_run=dry_run, confirm=typer.confirm)
+    except PipelineError as error:
+        _end(error)
+    raise typer.Exit(0 if done else FAILED)
 
 
 @app.command()

@@ -13,7 +13,7 @@ def check_prefect(prefect: Answer) -> Check:
         return Check("Prefect", "fail", prefect.failure, "install it: make setup, or pip install prefect")
     version, url, problem = (prefect.facts[name] for name in ("version", "api_url", "problem"))
     if not url:
-        return Check("Prefect", "ok", f"{version}; no PREFECT_API_URL: an embedded server will be used")
+        return Check("Prefect", "ok", f"{version}; no PREFECT_API_URL: this machine's own server will be used")
     if problem:
         remedy = "start the server (prefect server start), correct PREFECT_API_URL, or unset it for an embedded server"
         return Check("Prefect", "fail", f"{version}; {url} does not answer: {problem}", remedy)

@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainyard.tasks.specs.datastore import DataReference, Datastore
+from trainyard.tasks.specs.form import ARGUMENTS, DATA, VARIABLES
 from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.spec import Spec
 
@@ -34,11 +35,11 @@ class PyTorch(Spec):
     entry_script: str = Field(min_length=1, title="Entry script", examples=["train.py"])
     """The script to run, relative to the source directory."""
 
-    script_params: dict[str, ScriptValue] = Field(default_factory=dict, title="Script parameters")
+    script_params: Annotated[dict[str, ScriptValue], ARGUMENTS] = Field(default_factory=dict, title="Script parameters")
     """Argument to value, in order. An empty string makes a bare flag; a datastore or data reference becomes the
     local path of its staged data; other values are passed as ``str(value)``."""
 
-    inputs: dict[VariableName, DataReference | Datastore] = Field(default_factory=dict, title="Inputs")
+    inputs: Annotated[dict[VariableName, DataReference | Datastore], DATA] = Field(default_factory=dict, title="Inputs")
     """More data, by the name of the environment variable that gives the script its local path."""
 
     compute_target: Annotated[str, Field(min_length=1)] | Hosts = Field(default="local", title="Compute target")
@@ -78,7 +79,9 @@ class PyTorch(Spec):
     """A conda environment file (YAML) inside the source directory, relative to it; its ``pip`` section adds to
     ``pip_packages``."""
 
-    environment_variables: dict[VariableName, str] = Field(default_factory=dict, title="Environment variables")
+    environment_variables: Annotated[dict[VariableName, str], VARIABLES] = Field(
+        default_factory=dict, title="Environment variables"
+    )
     """Set for every training process. No secrets: parameters are shown in the Prefect UI."""
 
     max_run_duration_seconds: float | None = Field(default=None, gt=0, title="Longest run (seconds)")

@@ -26,12 +26,15 @@ print(json.dumps({"devices": torch.cuda.device_count() if torch.cuda.is_availabl
 
 
 def training_problems(estimator: PyTorch) -> list[str]:
-    """Everything that would keep a job from running on its target, one sentence each."""
+    """Everything that would keep a job from running on its target, one sentence each.
+
+    Where a work pool trains, its machine asks about launchers, devices and packages: the job arrives there as
+    ``local``.
+    """
     hosts = estimator.compute_target
     return [
         *(source_problems(estimator.source_directory, estimator.entry_script) or _snapshot_problems(estimator)),
-        *framework_problems(estimator.framework_version),
-        *(_local_problems(estimator) if isinstance(hosts, str) else _host_problems(estimator, hosts)),
+        *(_host_problems(estimator, hosts) if isinstance(hosts, Hosts) else _machine_problems(estimator)),
         *_container_problems(estimator),
     ]
 
@@ -48,9 +51,12 @@ def _snapshot_problems(estimator: PyTorch) -> list[str]:
     return [f"entry_script {estimator.entry_script!r} is left out by the .gitignore or .amlignore of {str(source)!r}"]
 
 
-def _local_problems(estimator: PyTorch) -> list[str]:
+def _machine_problems(estimator: PyTorch) -> list[str]:
+    if named_work_pool(estimator) is not None:
+        return _target_problems(estimator)
     return [
         *_target_problems(estimator),
+        *framework_problems(estimator.framework_version),
         *_mpi_problems(estimator),
         *_gpu_problems(estimator),
         *_package_problems(estimator),
@@ -60,24 +66,25 @@ def _local_problems(estimator: PyTorch) -> list[str]:
 def _host_problems(estimator: PyTorch, hosts: Hosts) -> list[str]:
     asked = [name for name in NOT_ON_HOSTS if getattr(estimator, name)]
     return [
+        *framework_problems(estimator.framework_version),
         *host_problems(estimator, hosts, Settings().home),
         *(f"{name} is not available on hosts in this version: install the same there and here" for name in asked),
     ]
 
 
 def _target_problems(estimator: PyTorch) -> list[str]:
-    problems = []
-    if estimator.compute_target != "local":
-        problems.append(
-            f"compute_target {estimator.compute_target!r} is not known; this version trains on 'local' and on "
-            "'hosts/NAME' (a Prefect block)"
-        )
-    if estimator.node_count > 1:
-        problems.append(
-            f"node_count={estimator.node_count}, but compute_target 'local' is one machine: use node_count=1 and "
-            "process_count_per_node"
-        )
-    return problems
+    if estimator.node_count == 1:
+        return []
+    return [
+        f"node_count={estimator.node_count}, but compute_target {estimator.compute_target!r} is one machine: use "
+        "node_count=1 and process_count_per_node"
+    ]
+
+
+def named_work_pool(estimator: PyTorch) -> str | None:
+    """The Prefect work pool that the compute target names: any name but those of our own."""
+    target = estimator.compute_target
+    return target if isinstance(target, str) and target != "local" and not target.startswith("hosts/") else None
 
 
 def _container_problems(estimator: PyTorch) -> list[str]:

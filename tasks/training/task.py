@@ -3,13 +3,16 @@
 import logging
 import platform
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
 from prefect.runtime import task_run
 
@@ -19,6 +22,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
+from trainyard.tasks.gpu_slots import gpu_slots
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import MetricsTail, progress_line
@@ -26,6 +30,7 @@ from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
+from trainyard.tasks.training.live_curve import LiveCurve
 from trainyard.tasks.training.packages.packages import package_components, prepare, read_asked, resolve
 from trainyard.tasks.training.run_directory import discard_checkpoints
 from trainyard.tasks.training.snapshot import snapshot_source, source_files
@@ -45,8 +50,17 @@ TRAIN = Stage(
 
 
 @task(name="train", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
-def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State[StageResult[TrainedRun]]":
-    """Train, on one process or many, from the last checkpoint where an earlier attempt left one."""
+def train(
+    estimator: PyTorch, data: StagedData, context: StageContext, slots: str | None = None
+) -> "State[StageResult[TrainedRun]]":
+    """Train, on one process or many, from the last checkpoint where an earlier attempt left one.
+
+    Args:
+        estimator: The job.
+        data: Its staged data, on this machine.
+        context: Where things are.
+        slots: The concurrency limit that counts the GPUs, where one does.
+    """
     directory = Path(estimator.source_directory).expanduser()
     source = snapshot_source(directory, context.store)
     asked = read_asked(estimator)
@@ -57,7 +71,8 @@ def train(estimator: PyTorch, data: StagedData, context: StageContext) -> "State
             discard_checkpoints(context.home, key)
         packages = prepare(asked, lock, context)
         reporter = _ProgressReporter()
-        trained = train_model(estimator, source, data, context, key, reporter, packages)
+        with gpu_slots(slots, estimator.process_count_per_node if estimator.use_gpu else 0):
+            trained = train_model(estimator, source, data, context, key, reporter, packages)
         reporter.finish()
         return trained
 
@@ -108,26 +123,37 @@ class _ProgressReporter:
         self._interval_s = Settings().progress_interval_s
         self._silent_until = 0.0
         self._shown_at = 0.0
+        self._newest: MetricsTail | None = None
         self._artifact_id: UUID | None = None
+        self._curve = LiveCurve()
+        self._curve_id: UUID | None = None
 
     def __call__(self, tail: MetricsTail) -> None:
+        self._newest = tail
         if time.monotonic() - self._shown_at < self._interval_s:
             return
         self._shown_at = time.monotonic()
         log.info("%s", progress_line(tail.latest))
+        if self._curve.add(tail.latest):
+            self._show(self._update_curve)
         if tail.latest.progress is not None:
             self._show_progress(100 * tail.latest.progress, progress_line(tail.latest))
 
     def finish(self) -> None:
-        """Fill the bar of a training that ended well."""
+        """Complete the curve, and fill the bar, of a training that ended well."""
+        if self._newest is not None and self._curve.add(self._newest.latest):
+            self._show(self._update_curve)
         if self._artifact_id is not None:
             self._show_progress(100.0, "finished")
 
     def _show_progress(self, percent: float, description: str) -> None:
+        self._show(partial(self._update_artifact, percent, description))
+
+    def _show(self, update: Callable[[], None]) -> None:
         if time.monotonic() < self._silent_until:
             return
         try:
-            self._update_artifact(percent, description)
+            update()
         except UNPUBLISHED as error:
             self._silent_until = time.monotonic() + SILENCE_S
             log.warning("The progress is not shown in Prefect for %d s: %s: %s", SILENCE_S, type(error).__name__, error)
@@ -139,3 +165,13 @@ class _ProgressReporter:
             self._artifact_id = created
         else:
             update_progress_artifact(self._artifact_id, percent, description=description)
+
+    def _update_curve(self) -> None:
+        if self._curve_id is None:
+            description = f"{self._curve.metric} while training runs"
+            created = create_markdown_artifact(self._curve.markdown(), key="training-curve", description=description)
+            assert isinstance(created, UUID)
+            self._curve_id = created
+        else:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._curve_id, ArtifactUpdate(data=self._curve.markdown()))

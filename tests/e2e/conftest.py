@@ -38,3 +38,12 @@ def statuses(result):
 def that_ran(result):
     """The stages that ran, in the pipeline's order."""
     return [name for name in STAGES if result.stages[name].status == "ran"]
+
+
+@pytest.fixture(scope="session")
+def yard(tmp_path_factory):
+    """A server and two workers, as ``trainyard up`` starts them; see ``tests/e2e/yard.py``."""
+    from tests.e2e.yard import run_yard
+
+    with run_yard(tmp_path_factory.mktemp("yard")) as running:
+        yield running

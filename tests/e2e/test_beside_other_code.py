@@ -61,3 +61,4 @@ def test_a_wheel_holds_trainyard_alone(tmp_path):
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tasks").rglob("*.py")}
     assert sources <= {name.removeprefix("trainyard/") for name in names}
     assert "trainyard/deployments/environment/requirements.lock" in names
+    assert {"trainyard/deployments/prefect.yaml", "trainyard/deployments/resources.yaml"} <= set(names)

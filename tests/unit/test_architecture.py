@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path for folder in ("flows", "tasks", "deployments") for path in (ROOT / folder).rglob("*.py"))
 STAGES = ("staging", "training", "metrics", "export", "validation", "registry")
 MAY_IMPORT_PREFECT = {"tasks/retries.py", "tasks/blocks.py", "tasks/publishing.py", "tasks/caching/states.py"}
+MAY_IMPORT_PREFECT |= {"tasks/gpu_slots.py"}
 MAY_START_PROCESSES = {
     "tasks/models/process.py",  # pickles and factories of the training project: never in this process
     "tasks/training/process.py",

@@ -28,3 +28,21 @@ def test_the_home_of_nobody_is_refused(monkeypatch):
     monkeypatch.setenv("TRAINYARD_HOME", "~no-such-user/x")
     with pytest.raises(ValidationError, match="knows no such user"):
         Settings()
+
+
+def documented():
+    """Variable to default and meaning, from the table in docs/settings.md."""
+    lines = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `TRAINYARD_")]
+    return {name.strip("`"): (default.strip("`"), meaning) for name, default, meaning in rows}
+
+
+def test_the_documented_settings_are_those_there_are(monkeypatch):
+    monkeypatch.delenv("TRAINYARD_HOME")
+    defaults = Settings()
+    expected = {}
+    for name, field in Settings.model_fields.items():
+        value = getattr(defaults, name)
+        default = "" if value is None else str(value).replace(str(Path.home()), "~")
+        expected[f"TRAINYARD_{name.upper()}"] = (default, field.description.replace("``", "`"))
+    assert documented() == expected

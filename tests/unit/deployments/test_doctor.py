@@ -197,7 +197,7 @@ def test_onnxruntime():
 @pytest.mark.parametrize(
     ("url", "problem", "status", "words"),
     [
-        (None, "", "ok", "an embedded server will be used"),
+        (None, "", "ok", "this machine's own server will be used"),
         ("http://a/api", "", "ok", "http://a/api answers"),
         ("http://a/api", "Connection refused", "fail", "does not answer: Connection refused"),
     ],

@@ -37,11 +37,6 @@ def test_more_machines_than_this_one(project):
     assert "one machine" in problem
 
 
-def test_a_target_that_is_not_known(project):
-    (problem,) = problems(project, compute_target="moon")
-    assert "'moon'" in problem
-
-
 def test_nccl_is_for_gpus(project):
     (problem,) = problems(project, distributed_backend="nccl")
     assert "use_gpu=True" in problem
@@ -81,3 +76,11 @@ def test_an_environment_without_pip_cannot_have_a_layer(project, monkeypatch):
     (problem,) = problems(project, pip_packages=("scikit-learn",))
     assert "has no pip" in problem and "ensurepip" in problem
     assert problems(project) == []
+
+
+def test_a_work_pool_answers_for_its_own_devices_and_launchers(project, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert problems(project, compute_target="gpu", use_gpu=True, distributed_backend="mpi") == []
+    (project / "train.py").unlink()
+    (problem,) = problems(project, compute_target="gpu", use_gpu=True)
+    assert "train.py" in problem

@@ -1,0 +1,62 @@
+"""``trainyard deploy``: show what would change on the server, ask, and make it so."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from prefect.client.orchestration import get_client
+from rich.console import Console
+
+from trainyard.deployments.deploy.plan import apply, plan
+from trainyard.deployments.deploy.wanted import Options, source_version, wanted_resources
+from trainyard.deployments.local.connection import find_server
+from trainyard.flows.prefect_errors import prefect_errors
+from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
+from trainyard.tasks.settings import Settings
+
+
+def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, confirm: Callable[[str], bool]) -> bool:
+    """Put everything onto the server that is configured, or onto this machine's own, and say what changes.
+
+    Args:
+        settings: This machine's.
+        options: What the person says.
+        yes: Do not ask.
+        dry_run: Only show.
+        confirm: Asks.
+
+    Returns:
+        Whether the server is, or was made, as it should be.
+
+    Raises:
+        InvalidInputError: There is nobody to ask, or something named does not exist.
+        PrefectUnavailableError: No server is known, or it does not answer.
+    """
+    if find_server(settings) is None:
+        raise PrefectUnavailableError(
+            "No Prefect server is known: set PREFECT_API_URL, or start one on this machine with 'trainyard up'."
+        )
+    console = Console()
+    if source_version(options.project).endswith("-dirty"):
+        console.print(f"Note: {options.project} has changes that are not committed; runs use its files as they are.")
+    url = settings.failure_webhook_url
+    options = replace(options, webhook_url=url.get_secret_value() if url else None)
+    with prefect_errors(), get_client(sync_client=True) as client:
+        client.raise_for_api_version_mismatch_once()
+        changes = plan(client, wanted_resources(options))
+        for change in changes:
+            console.print(change.render(), soft_wrap=True)
+        if not changes:
+            console.print(f"The deployments on {client.api_url} are up to date.")
+            return True
+        if dry_run or not (yes or _ask(confirm)):
+            return False
+        apply(client, changes)
+    console.print(f"The deployments on {client.api_url} are up to date; {len(changes)} things changed.")
+    return True
+
+
+def _ask(confirm: Callable[[str], bool]) -> bool:
+    if not sys.stdin.isatty():
+        raise InvalidInputError("There is nobody to ask whether to change the server: add --yes, or --dry-run.")
+    return confirm("Change the server so?")

@@ -1,0 +1,141 @@
+"""Training on a work pool, seen from the pipeline: start the flow ``train`` there, wait for it, take its answer."""
+
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.deployments import run_deployment
+from prefect.runtime import task_run
+from prefect.states import Cancelling
+from prefect.utilities.urls import url_for
+
+from trainyard.flows.answers import read_answer
+from trainyard.flows.handover import Origin, TrainedOnPool
+from trainyard.flows.portable import anchored
+from trainyard.flows.work_pools import UNREACHABLE, live_workers, training_deployment
+from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.caching.stage import StageContext, StageResult
+from trainyard.tasks.caching.states import as_state
+from trainyard.tasks.errors import (
+    PrefectUnavailableError,
+    RunCancelledError,
+    StorageNotFoundError,
+    TrainingFailedError,
+    WorkerUnavailableError,
+)
+from trainyard.tasks.retries import retry_if_transient
+from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.estimator import PyTorch
+from trainyard.tasks.specs.policy import StageName, StagePolicy
+from trainyard.tasks.training.snapshot import snapshot_source
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+PATIENCE_S = 120.0
+"""Seconds without an answer of the Prefect server until waiting is given up."""
+
+
+@task(name="train", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
+def train_on_pool(
+    pool: str, estimator: PyTorch, policies: dict[StageName, StagePolicy], context: StageContext
+) -> "State[StageResult[TrainedOnPool]]":
+    """Stage data and train on a machine of a work pool; its cache, checkpoints and data are that machine's."""
+    directory = Path(estimator.source_directory).expanduser()
+    source = snapshot_source(directory, context.store)
+    origin = Origin(source=source, name=directory.resolve().name, run_folder=context.run_folder)
+    parameters = {
+        "estimator": anchored(estimator).model_copy(update={"compute_target": "local"}).model_dump(mode="json"),
+        "policies": {name: policy.model_dump(mode="json") for name, policy in policies.items()},
+        "store": Location(context.store_url).url,
+        "origin": origin.model_dump(mode="json"),
+    }
+    trained = _run_child(pool, estimator, parameters, context)
+    outcome = trained.outcomes["train"]
+    result: StageResult[TrainedOnPool] = StageResult(
+        product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
+    )
+    return as_state(result)
+
+
+def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], context: StageContext) -> TrainedOnPool:
+    with get_client(sync_client=True) as client:
+        deployment = training_deployment(client, pool)
+        child = run_deployment(
+            deployment,
+            parameters=parameters,
+            flow_run_name=f"train {Path(estimator.source_directory).name} {estimator.topology}",
+            timeout=0,
+            idempotency_key=f"{task_run.id}-{task_run.run_count}",
+        )
+        assert isinstance(child, FlowRun)  # its type also allows for a coroutine, inside an event loop
+        log.info("Training on the work pool %r: %s", pool, url_for(child) or child.id)
+        try:
+            state = _wait(client, child.id, pool)
+        except BaseException:  # Ctrl-C and cancellation too: nobody would wait for the child any more
+            _cancel(client, child.id)
+            raise
+        return _answer(child, state, pool, context)
+
+
+def _answer(child: FlowRun, state: "State[Any]", pool: str, context: StageContext) -> TrainedOnPool:
+    """What the child gave.
+
+    Raises:
+        PipelineError: Why it failed, of the kind that it raised there.
+    """
+    where = f"The training run {child.name!r} ({child.id}) on the work pool {pool!r}"
+    if state.is_cancelled():
+        raise RunCancelledError(f"{where} was cancelled.")
+    if state.is_crashed():
+        raise TrainingFailedError(f"{where} crashed: {state.message or 'its worker is gone'}")
+    try:
+        return read_answer(context.store, child.id, TrainedOnPool)
+    except StorageNotFoundError as error:
+        raise TrainingFailedError(
+            f"{where} ended as {state.name} ({state.message}) and left no answer in the store "
+            f"{context.store_url}. Where the pool's machines do not see that address, name a store that both do: "
+            "TRAINYARD_STORE or store=..."
+        ) from error
+
+
+def _wait(client: SyncPrefectClient, run_id: UUID, pool: str) -> "State[Any]":
+    """Wait for a run's end; raises where no worker takes it, or the server is away for long."""
+    wait_s = Settings().worker_wait_s
+    heard_at = served_at = time.monotonic()
+    while True:
+        try:
+            run = client.read_flow_run(run_id)
+            if run.state is not None and run.state.is_final():
+                return run.state
+            is_waiting = run.state is None or run.state.is_scheduled()
+            if not is_waiting or live_workers(client, pool):
+                served_at = time.monotonic()
+            heard_at = time.monotonic()
+        except httpx.HTTPError as error:
+            if time.monotonic() - heard_at > PATIENCE_S:
+                raise PrefectUnavailableError(
+                    f"The Prefect server has not answered for {PATIENCE_S:g} s ({type(error).__name__}: {error})."
+                ) from error
+        if time.monotonic() - served_at > wait_s:
+            raise WorkerUnavailableError(
+                f"The work pool {pool!r} has had no live worker for {timedelta(seconds=wait_s)}. Start one "
+                f"on a machine that should train: prefect worker start --pool {pool}"
+            )
+        time.sleep(POLL_S)
+
+
+def _cancel(client: SyncPrefectClient, run_id: UUID) -> None:
+    """Ask the worker to end a run; a server that is away must not hide why."""
+    try:
+        client.set_flow_run_state(run_id, Cancelling(message="The pipeline that waited for it has ended."))
+    except UNREACHABLE as error:
+        log.error("The training run %s could not be cancelled: %s", run_id, error)

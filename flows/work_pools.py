@@ -1,0 +1,88 @@
+"""Work pools that can train: a pool can when the flow ``train`` is deployed on it."""
+
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType, WorkerStatus
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.states import Cancelling
+
+from trainyard.tasks.errors import InvalidInputError
+
+TRAIN_FLOW = "train"
+ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
+
+
+def pool_problems(pool: str | None) -> list[str]:
+    """Why a work pool cannot train, one sentence each."""
+    if pool is None:
+        return []
+    try:
+        with get_client(sync_client=True) as client:
+            training_deployment(client, pool)
+    except InvalidInputError as error:
+        return [str(error)]
+    except UNREACHABLE as error:
+        return [f"compute_target {pool!r}: the Prefect server does not answer ({error}); check PREFECT_API_URL"]
+    return []
+
+
+def training_deployment(client: SyncPrefectClient, pool: str) -> UUID:
+    """The deployment that trains on a work pool.
+
+    Raises:
+        InvalidInputError: There is no such pool, it is paused, or nothing there can train.
+    """
+    try:
+        found = client.read_work_pool(pool)
+    except ObjectNotFound as error:
+        raise InvalidInputError(_unknown(client, pool)) from error
+    if found.is_paused:
+        raise InvalidInputError(
+            f"compute_target {pool!r} is a work pool that is paused: prefect work-pool resume {pool}"
+        )
+    deployments = client.read_deployments(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[TRAIN_FLOW])),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+    )
+    if not deployments:
+        raise InvalidInputError(
+            f"compute_target {pool!r} is a work pool on which nothing can train yet: trainyard deploy --train-on {pool}"
+        )
+    return deployments[0].id
+
+
+def live_workers(client: SyncPrefectClient, pool: str) -> int:
+    """Workers of a pool that the server hears from."""
+    return sum(worker.status == WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(pool))
+
+
+def _unknown(client: SyncPrefectClient, pool: str) -> str:
+    pools = ", ".join(repr(found.name) for found in client.read_work_pools()) or "none"
+    return (
+        f"compute_target {pool!r} is neither 'local' nor a work pool of the Prefect server at {client.api_url} "
+        f"(work pools there: {pools}); 'trainyard deploy' creates 'gpu'"
+    )
+
+
+def cancel_active_runs() -> int:
+    """Have the workers end every run that they are at; how many there still are."""
+    active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=active))
+        of_workers = [run for run in runs if run.work_pool_name is not None]
+        for run in of_workers:
+            if run.state_type != StateType.CANCELLING:
+                client.set_flow_run_state(run.id, Cancelling(message="trainyard down"))
+    return len(of_workers)

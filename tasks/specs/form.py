@@ -1,0 +1,68 @@
+"""Dictionaries that a person can fill in a form: as a list of entries, each with fields of its own.
+
+Prefect's UI shows a dictionary as a JSON editor, and a list of objects as a form. A field with one of these annotations
+takes both; its value is the dictionary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+NAME = {"type": "string", "title": "Name", "minLength": 1}
+TEXT = {"type": "string", "title": "Value", "default": ""}
+URL = {"type": "string", "title": "Data", "default": "", "description": "Any fsspec URL, or a path."}
+
+
+@dataclass(frozen=True, slots=True)
+class FormEntries:
+    """Annotates a dictionary.
+
+    Args:
+        title: What one entry is called.
+        fields: JSON schema of each of its fields, in their order; one is ``name``, the key.
+        value_of: The dictionary's value for an entry.
+    """
+
+    title: str
+    fields: dict[str, dict[str, Any]]
+    value_of: Callable[[dict[str, Any]], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Entries become the dictionary before it is validated."""
+        return core_schema.no_info_before_validator_function(self._to_dictionary, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """A form of entries, or the dictionary itself as JSON."""
+        fields = {name: {**field, "position": place} for place, (name, field) in enumerate(self.fields.items())}
+        entry = {"type": "object", "title": self.title, "properties": fields, "required": ["name"]}
+        form = {"type": "array", "title": "Form", "items": {**entry, "additionalProperties": False}}
+        return {"anyOf": [form, {"type": "object", "title": "JSON"}]}
+
+    def _to_dictionary(self, value: Any) -> Any:
+        if not isinstance(value, list) or not all(isinstance(entry, dict) and "name" in entry for entry in value):
+            return value
+        names = [entry["name"] for entry in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(map(repr, twice))}: named twice")
+        return {entry["name"]: self.value_of(entry) for entry in value}
+
+
+def _argument(entry: dict[str, Any]) -> Any:
+    if entry.get("data") and entry.get("value"):
+        raise ValueError(f"{entry['name']!r} has a value and data: give one of them")
+    return {"url": entry["data"]} if entry.get("data") else entry.get("value") or ""
+
+
+ARGUMENTS = FormEntries("Argument", {"name": NAME, "value": TEXT, "data": URL}, _argument)
+"""Arguments of a script, by name; one without value and data is a bare flag."""
+
+DATA = FormEntries("Input", {"name": NAME, "data": URL}, lambda entry: {"url": entry.get("data") or ""})
+"""Data, by the name of a variable."""
+
+VARIABLES = FormEntries("Variable", {"name": NAME, "value": TEXT}, lambda entry: entry.get("value") or "")
+"""Texts, by the name of a variable."""

@@ -1,0 +1,122 @@
+"""Submitted to a deployment: followed, read, cancelled."""
+
+import http.server
+import io
+import threading
+
+import pytest
+
+from tests.e2e.conftest import small_estimator
+from tests.e2e.yard import are_gone, runs_below, wait_for
+from trainyard import Experiment, PipelineRun, errors
+from trainyard.flows.answers import Failure
+
+
+@pytest.fixture
+def on_yard(yard, monkeypatch):
+    """This process as a client of the yard."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("TRAINYARD_HOME", str(yard.home / "client"))
+    monkeypatch.setenv("TRAINYARD_STORE", yard.store)
+    with temporary_settings({PREFECT_API_URL: yard.api_url}):
+        yield yard
+
+
+def test_a_run_is_followed_to_its_end_and_its_files_are_read(on_yard, linear_project, points, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # relative paths are those of who submits
+    estimator = small_estimator("linear", "points", script_params={"--seed": 11}, compute_target="gpu")
+    run = Experiment("lines").submit(estimator, export=None, model_name="lines")
+    assert run.get_portal_url().startswith(on_yard.api_url.removesuffix("/api"))
+
+    output = io.StringIO()
+    result = run.wait_for_completion(show_output=True, output=output)
+    assert run.get_status() == "Completed"
+    assert result.run_id == run.id
+    assert run.get_metrics() == result.metrics
+    assert "training for 10 epochs" in output.getvalue(), "the ranks' lines, from the pool"
+    assert {"outputs/model.pt2", "logs/ranks/rank-00000.log"} <= set(run.get_file_names())
+    copy = run.download_file("outputs/model.pt2", tmp_path)
+    assert copy == tmp_path / "model.pt2"
+    assert copy.stat().st_size > 1000
+    with pytest.raises(errors.InvalidInputError, match=r"outputs/model\.pt2"):
+        run.download_file("outputs/other.pt2")
+    assert [found.id for found in Experiment("lines").get_runs()] == [run.id]
+    run.cancel()
+    assert run.get_status() == "Completed", "what has ended is not cancelled"
+    assert PipelineRun(run.id, store=on_yard.store).get_metrics() == result.metrics
+
+
+def test_cancelling_it_ends_all_processes_on_both_pools(on_yard, linear_project, points):
+    mpi = {"compute_target": "gpu", "process_count_per_node": 2, "distributed_backend": "mpi"}
+    run = Experiment("lines").submit(small_estimator(linear_project, points, script_params={"--nap": 600}, **mpi))
+    assert wait_for(lambda: len(on_yard.ranks()) >= 2, 120)
+    workers = [on_yard.service(name) for name in ("worker-cpu", "worker-gpu")]
+    below = [process for family in workers for process in family[1:]]
+    run.cancel()
+    with pytest.raises(errors.RunCancelledError):
+        run.wait_for_completion()
+    assert run.get_status() == "Cancelled"
+    assert wait_for(lambda: are_gone(below), 30)
+
+
+def test_a_failed_run_raises_what_it_raised_there(on_yard, linear_project, points):
+    wrong = small_estimator(linear_project, points, script_params={"--no-such-argument": 1}, compute_target="gpu")
+    run = Experiment("lines").submit(wrong, policies={"train": {"retries": 2}})
+    with pytest.raises(errors.ScriptDefectError, match="unrecognized arguments"):
+        run.wait_for_completion()
+    assert run.get_status() == "Failed"
+    assert run.get_metrics() == {}
+    assert len(runs_below(on_yard, run.id)) == 1, "a permanent error is not retried"
+
+
+def test_wrong_arguments_and_deployments_are_refused_at_once(on_yard, linear_project, points):
+    estimator = small_estimator(linear_project, points)
+    with pytest.raises(errors.InvalidInputError, match="modelname"):
+        Experiment("lines").submit(estimator, modelname="x")
+    with pytest.raises(errors.InvalidInputError, match="trainyard deploy"):
+        Experiment("lines", deployment="training-pipeline/elsewhere").submit(estimator)
+    with pytest.raises(errors.InvalidInputError, match="has no run"):
+        PipelineRun("00000000-0000-0000-0000-000000000000").get_status()
+
+
+def test_a_server_that_does_not_answer_is_one_error(linear_project, points, home):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
+        pytest.raises(errors.PrefectUnavailableError, match="PREFECT_API_URL"),
+    ):
+        Experiment("lines").submit(small_estimator(linear_project, points))
+
+
+def test_a_server_of_an_old_version_is_said_to_be_one(linear_project, points, home):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    class Old(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'"2.20.0"' if self.path.endswith("/admin/version") else b"{}")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with (
+            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}),
+            pytest.raises(errors.PrefectUnavailableError, match=r"server: 2\.20\.0.*Upgrade the Prefect server"),
+        ):
+            Experiment("lines").submit(small_estimator(linear_project, points))
+        server.shutdown()
+
+
+def test_every_error_comes_back_as_it_was():
+    error = errors.TrainingFailedError("rank 1 died", rank=1, exit_code=-9)
+    again = Failure.model_validate_json(Failure.of(error).model_dump_json()).error()
+    assert (type(again), str(again), again.rank, again.exit_code) == (errors.TrainingFailedError, "rank 1 died", 1, -9)
+    foreign = Failure.of(KeyError("x")).error()
+    assert type(foreign) is errors.PipelineError
+    assert "KeyError" in str(foreign)

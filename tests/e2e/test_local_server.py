@@ -1,0 +1,172 @@
+"""``up``, ``deploy``, ``run`` and ``down`` on one machine; the yard itself was started by two ``up`` at once."""
+
+import http.server
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.e2e.yard import ROOT, wait_for
+
+
+def test_up_again_starts_nothing_and_changes_nothing(yard):
+    before = {name: yard.service(name)[0] for name in ("server", "worker-cpu", "worker-gpu")}
+    said = yard.trainyard("up").stdout
+    assert "(started)" not in said
+    assert "up to date." in said
+    assert {name: yard.service(name)[0] for name in before} == before
+
+
+def test_there_is_one_server_on_the_database(yard):
+    import psutil
+
+    holders = []
+    for process in psutil.process_iter():
+        try:
+            files = [file.path for file in process.open_files()]
+        except psutil.Error:
+            continue
+        if str(yard.home / "prefect" / "server.lock") in files:
+            holders.append(process.pid)
+    assert holders == [yard.service("server")[0].pid]
+
+
+@pytest.fixture
+def deploy(yard, monkeypatch, capsys):
+    """``trainyard deploy --yes`` in this process; gives what it printed."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from trainyard.deployments.deploy.command import deploy
+    from trainyard.deployments.deploy.wanted import Options
+    from trainyard.tasks.settings import Settings
+
+    def run(dry_run=False, **options):
+        wanted = Options(project=ROOT, **options)
+        deploy(Settings(), wanted, yes=True, dry_run=dry_run, confirm=lambda question: False)
+        return capsys.readouterr().out
+
+    monkeypatch.setenv("TRAINYARD_HOME", str(yard.home))
+    monkeypatch.setenv("COLUMNS", "200")
+    with temporary_settings({PREFECT_API_URL: yard.api_url}):
+        yield run
+
+
+def test_deploy_shows_a_change_before_it_makes_it(yard, deploy):
+    def limit():
+        with yard.client() as client:
+            return client.read_global_concurrency_limit_by_name("gpu").limit
+
+    refused = yard.trainyard("deploy", "--gpus", 2, check=2)
+    assert "limit: 1 → 2" in refused.stdout
+    assert "--yes" in refused.stderr
+    assert "limit: 1 → 2" in deploy(gpus=2, dry_run=True)
+    assert limit() == 1
+    assert "limit: 1 → 2" in deploy(gpus=2)
+    assert limit() == 2
+    assert "up to date." in deploy(), "without --gpus, the limit stays"
+    deploy(gpus=1)
+
+
+def test_a_webhook_is_called_when_a_pipeline_fails(yard, deploy, monkeypatch, linear_project):
+    """Deployed, and called by the server: a failing run reaches a real HTTP server."""
+    received = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    from trainyard import PyTorch, errors, training_pipeline
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("TRAINYARD_FAILURE_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/secret")
+        said = deploy()
+        assert "automation trainyard-failures" in said
+        assert "secret" not in said
+        time.sleep(5)  # the server looks for new automations every few seconds
+        with pytest.raises(errors.InvalidInputError):
+            training_pipeline(PyTorch(source_directory=str(linear_project), entry_script="none.py"))
+        assert b'"state": "Failed"' in received.get(timeout=60)
+        server.shutdown()
+
+
+def test_data_that_is_announced_starts_a_run(yard):
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+    from prefect.states import Cancelling
+
+    with yard.client() as client:
+        nightly = client.read_deployment_by_name("training-pipeline/nightly").id
+        wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[nightly]))
+        assert client.read_flow_runs(flow_run_filter=wanted) == []
+        announce = ["event", "emit", "trainyard.data.arrived", "--resource-id", "trainyard.datastore.digits"]
+        env = yard.environment(PREFECT_API_URL=yard.api_url)
+        subprocess.run([sys.executable, "-m", "prefect", *announce], env=env, check=True, capture_output=True)
+        (run,) = wait_for(lambda: client.read_flow_runs(flow_run_filter=wanted), 60)
+        assert run.parameters["model_name"] == "digits"
+        client.set_flow_run_state(run.id, Cancelling())
+
+
+def test_a_schedule_that_somebody_turned_on_stays_on(yard, deploy):
+    with yard.client() as client:
+        nightly = client.read_deployment_by_name("training-pipeline/nightly")
+        (schedule,) = nightly.schedules
+        assert (schedule.active, schedule.schedule.timezone) == (False, "Europe/Amsterdam")
+        client.update_deployment_schedule(nightly.id, schedule.id, active=True)
+        assert "up to date." in deploy()
+        (schedule,) = client.read_deployment_by_name("training-pipeline/nightly").schedules
+        assert schedule.active
+        client.update_deployment_schedule(nightly.id, schedule.id, active=False)
+
+
+def test_deploy_without_a_project_or_a_server_says_what_to_do(yard, tmp_path):
+    missing = yard.trainyard("deploy", "--yes", "--project", tmp_path / "nowhere", check=2)
+    assert "nowhere" in missing.stderr
+    nobody = yard.trainyard("deploy", "--yes", check=1, TRAINYARD_HOME=str(tmp_path))
+    assert "trainyard up" in nobody.stderr
+    away = yard.trainyard("deploy", "--yes", check=1, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert "PREFECT_API_URL" in away.stderr
+    assert "Traceback" not in away.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--no-server"]])
+def test_run_finds_the_server_unless_told_not_to(yard, linear_project, points, tmp_path, options):
+    estimator = {
+        "source_directory": str(linear_project),
+        "entry_script": "train.py",
+        "script_params": {"--data-dir": {"url": str(points)}},
+    }
+    (tmp_path / "pipeline.json").write_text(json.dumps({"estimator": estimator, "export": None}))
+    changes = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    result = json.loads(yard.trainyard("run", tmp_path / "pipeline.json", "--json", *options, **changes).stdout)
+    with yard.client() as client:
+        known = [str(run.id) for run in client.read_flow_runs()]
+    assert (result["run_id"] in known) == (options == [])
+
+
+def test_two_processes_cannot_have_the_data_directory(tmp_path):
+    import os
+
+    from trainyard.deployments.local.server import _database_lock
+    from trainyard.tasks.errors import PrefectUnavailableError
+
+    held = _database_lock(tmp_path)
+    try:
+        with pytest.raises(PrefectUnavailableError, match="Another Prefect server"):
+            _database_lock(tmp_path)
+    finally:
+        os.close(held)
+
+
+def test_the_readme_names_every_command():
+    readme = (ROOT / "README.md").read_text()
+    for command in ("up", "down", "deploy"):
+        assert f"trainyard {command}" in readme

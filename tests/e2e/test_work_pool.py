@@ -1,0 +1,201 @@
+"""Only training goes to a work pool, and behaves there as it does here: real server, real workers, two ranks."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from prefect.client.schemas.actions import WorkPoolCreate
+
+from tests.conftest import PROJECTS, write_points
+from tests.e2e.conftest import small_estimator
+from tests.e2e.yard import are_gone, command_of, runs_below, wait_for
+from trainyard import errors
+from trainyard.tasks.artifacts.digests import digest_file
+from trainyard.tasks.gpu_slots import gpu_slots
+
+MPI = {"compute_target": "gpu", "process_count_per_node": 2, "distributed_backend": "mpi"}
+STAGES = ["stage", "train", "metrics"]
+
+
+@pytest.fixture
+def here(tmp_path):
+    """The caller's own home."""
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def job(linear_project, points):
+    def make(script_params=None, **changes):
+        return small_estimator(linear_project, points, script_params=script_params or {}, **{**MPI, **changes})
+
+    return make
+
+
+def runs_since(yard, moment, flow_name):
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    with yard.client() as client:
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])))
+    return [run for run in runs if run.created.timestamp() > moment]
+
+
+@pytest.fixture
+def training(yard):
+    """Both ranks, once they train and have left a checkpoint."""
+    before = set(yard.home.glob("checkpoints/*/last.pt"))
+
+    def ranks():
+        found = yard.ranks()
+        return found if len(found) >= 2 and set(yard.home.glob("checkpoints/*/last.pt")) - before else None
+
+    return ranks
+
+
+# Holds one of the pool's GPU slots until it is killed.
+HOLDER = """
+import time
+from trainyard.tasks.gpu_slots import gpu_slots
+with gpu_slots("gpu", 1):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def active_slots(yard):
+    with yard.client() as client:
+        return client.read_global_concurrency_limit_by_name("gpu").active_slots
+
+
+@pytest.fixture(scope="module", autouse=True)
+def killed_holder(yard):
+    """A training that held a GPU slot and was killed, a while before the last test."""
+    env = yard.environment(PREFECT_API_URL=yard.api_url)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], env=env, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    assert active_slots(yard) == 1
+    holder.kill()
+    holder.communicate()
+    return time.monotonic()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lost_worker(yard, tmp_path_factory):
+    """A caller that trains on a pool of its own, whose only machine has just been lost.
+
+    First of all, because the server takes a minute and a half to be sure; the last test looks how it went.
+    """
+    folder = tmp_path_factory.mktemp("lost")
+    write_points(folder / "points")
+    project = shutil.copytree(PROJECTS / "linear", folder / "linear")
+    far = {**MPI, "compute_target": "far"}
+    estimator = small_estimator(project, folder / "points", script_params={"--nap": 1.0, "--epochs": 8}, **far)
+    with yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="far", type="process"))
+    yard.trainyard("deploy", "--yes", "--train-on", "far")
+    with yard.worker("far", folder / "first") as worker:
+        caller = yard.start(estimator, folder / "here", policies={"train": {"retries": 1}})
+        assert wait_for(lambda: list((folder / "first").glob("checkpoints/*/last.pt")), 120)
+        family = [worker, *worker.children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    yield caller, folder, family
+    caller.kill()
+    caller.communicate()
+
+
+def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, points):
+    first = yard.call(job(), here)
+    assert {name: stage["status"] for name, stage in first["stages"].items()} == dict.fromkeys(STAGES, "ran")
+    assert list(first["stages"]) == STAGES
+    assert first["metrics"]["accuracy"] > 0.9
+    (child,) = runs_below(yard, first["run_id"])
+    assert (child.name, child.work_pool_name, child.state_name) == ("train linear 1x2 mpi", "gpu", "Completed")
+
+    # Staged and trained on the worker's side, nothing of it on the caller's.
+    staged = {digest_file(path)[0] for path in yard.home.glob("datasets/*/data/*")}
+    assert {digest_file(path)[0] for path in points.iterdir()} <= staged
+    assert not (here / "datasets").exists()
+    assert not (here / "runs").exists()
+
+    again = yard.call(job(), here)
+    assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
+    assert again["stages"]["train"]["cache_key"] == first["stages"]["train"]["cache_key"]
+
+
+def test_its_deadline_is_kept_there(yard, here, job):
+    late = yard.call(job({"--nap": 600}), here, policies={"train": {"timeout_s": 6}})
+    assert late["error"] == "TrainingTimeoutError"
+    assert are_gone(yard.ranks())
+
+
+def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training):
+    began = time.time()
+    caller = yard.start(job({"--nap": 600, "--seed": 3}), here)
+    ranks = wait_for(training, 120)
+    assert ranks
+    caller.send_signal(signal.SIGINT)
+    caller.communicate(timeout=60)
+    assert caller.returncode != 0
+    assert wait_for(lambda: are_gone(ranks), 30)
+    assert wait_for(lambda: [run.state_name for run in runs_since(yard, began, "train")] == ["Cancelled"], 30)
+
+
+def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):
+    caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here, policies={"train": {"retries": 1}})
+    ranks = wait_for(training, 120)
+    assert ranks
+    (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
+    os.kill(flow.pid, signal.SIGKILL)
+    output, log = caller.communicate(timeout=200)
+    result = json.loads(output.splitlines()[-1])
+    assert result["stages"]["train"]["attempts"] == 2, log
+    assert result["metrics"]["started_at_epoch"] >= 1
+    assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]
+    assert "crashed" in log
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("moon", ["work pools there", "'gpu'"]), ("idle", ["trainyard deploy --train-on idle"])],
+)
+def test_a_pool_that_cannot_train_is_refused_before_anything_is_launched(yard, here, job, target, words):
+    with yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="idle", type="process"), overwrite=True)
+    refused = yard.call(job(compute_target=target), here)
+    assert refused["error"] == "InvalidInputError"
+    assert all(word in refused["message"] for word in words)
+
+
+def test_a_lost_worker_is_noticed_and_training_is_sent_to_another(yard, lost_worker):
+    caller, folder, family = lost_worker
+    assert wait_for(lambda: are_gone(family), 15)
+    with yard.worker("far", folder / "second"):
+        output, log = caller.communicate(timeout=240)
+    result = json.loads(output.splitlines()[-1])
+    assert result["stages"]["train"]["attempts"] == 2, log
+    assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]
+    assert "No heartbeat" in log
+
+
+def test_the_gpu_slots_of_a_killed_training_are_free_again(yard, killed_holder):
+    assert wait_for(lambda: active_slots(yard) == 0, 150)
+
+
+@pytest.mark.parametrize(("limit", "slots", "words"), [("none-such", 1, "trainyard deploy"), ("gpu", 99, "99 GPUs")])
+def test_gpu_slots_that_never_come_are_refused(yard, limit, slots, words):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_URL: yard.api_url}),
+        pytest.raises(errors.InvalidInputError, match=words),
+        gpu_slots(limit, slots),
+    ):
+        pass

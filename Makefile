@@ -5,6 +5,7 @@ SHELL := /bin/sh
 # The environment's own Python once there is one, so that a choice made at the first setup stays; else python3.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := .venv/bin
+TEST_WORKERS ?= 3
 
 .PHONY: help setup run test bench lint format typecheck lock ui down doctor clean
 
@@ -21,7 +22,7 @@ run: setup ## Train and validate the digits example, end to end
 	@$(BIN)/trainyard run examples/digits.yaml
 
 test: setup ## Run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup
 
 bench: setup ## Measure training speed under every launcher (BENCH="--rounds 1 --quick" only tries it)
 	@$(BIN)/python benchmarks/training.py $(BENCH)

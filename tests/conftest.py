@@ -29,6 +29,14 @@ def pytest_configure(config):
     )
 
 
+def pytest_collection_modifyitems(items):
+    """Where tests are shared out among workers (``make test``), what is costly to have is had by one of them."""
+    for item in items:
+        for fixture in ("yard", "two_hosts", "two_ranks"):
+            if fixture in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group(fixture))
+
+
 @pytest.fixture(scope="session")
 def prefect_server():
     """A real Prefect server on a database of its own, for the whole session; gives its API's URL."""

@@ -14,7 +14,7 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ExportError
 from trainyard.tasks.export.child import EXPORT, MODULE, exported_from
 from trainyard.tasks.export.exporter import Exported, write_onnx
-from trainyard.tasks.export.find import find_model
+from trainyard.tasks.export.find import find_model, is_program_name, not_a_model
 from trainyard.tasks.export.notes import find_notes
 from trainyard.tasks.models.bundle import BundleDescription, describe_files, write_description
 from trainyard.tasks.models.examples import example_inputs
@@ -58,13 +58,19 @@ def export_onnx(
         ArtifactDamagedError: The outputs are no longer whole; a retry helps once training ran again.
     """
     store = context.store
-    model_file = find_model(settings, store.list_tree(outputs).entries, left_outside)
+    entries = store.list_tree(outputs).entries
+    model_file = find_model(settings, entries, left_outside)
     provenance = {**_provenance(outputs, model_file), **(origin or {})}
     with tempfile.TemporaryDirectory(prefix="trainyard-export-") as scratch:
         path = store.materialize(store.find_entry(outputs, model_file), Path(scratch) / "model.pt2")
         folder = Path(scratch) / "bundle"
         folder.mkdir()
-        kind = kind_of(path, model_file)
+        try:
+            kind = kind_of(path, model_file)
+        except ExportError as error:
+            if settings.model_file is None and not is_program_name(model_file):
+                raise not_a_model(error, entries, left_outside) from error
+            raise
         if kind == "program":
             exported = _export_program(path, model_file, settings, provenance, folder)
         else:

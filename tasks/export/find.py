@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from trainyard.tasks.artifacts.references import TreeEntry
-from trainyard.tasks.errors import ModelNotFoundError
+from trainyard.tasks.errors import ExportError, ModelNotFoundError
 from trainyard.tasks.models.kinds import SUFFIXES
 from trainyard.tasks.models.program import HOW_TO_SAVE
 from trainyard.tasks.specs.export import OnnxExport
 
 _PROGRAM_SUFFIX = ".pt2"
 _MOST_LISTED = 20
+_OTHERS = ", ".join(suffix for suffix in SUFFIXES if suffix != _PROGRAM_SUFFIX)
+_LOOKED_FOR = f"one file *{_PROGRAM_SUFFIX} (a torch.export program), else one that ends in {_OTHERS}"
 
 
 def find_model(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outside: Sequence[str] = ()) -> str:
@@ -32,19 +34,29 @@ def find_model(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outsid
         raise ModelNotFoundError(
             _not_found(f"the file {settings.model_file!r} (OnnxExport.model_file)", entries, left_outside)
         )
-    programs = [path for path in paths if path.endswith(_PROGRAM_SUFFIX)]
+    programs = [path for path in paths if is_program_name(path)]
     found = programs or [path for path in paths if PurePosixPath(path).suffix in SUFFIXES]
     if len(found) == 1:
         return found[0]
     if not found:
-        others = ", ".join(suffix for suffix in SUFFIXES if suffix != _PROGRAM_SUFFIX)
-        looked_for = f"one file *{_PROGRAM_SUFFIX} (a torch.export program), else one that ends in {others}"
-        raise ModelNotFoundError(_not_found(looked_for, entries, left_outside))
+        raise ModelNotFoundError(_not_found(_LOOKED_FOR, entries, left_outside))
     raise ModelNotFoundError(
         f"Which model to export is not clear: the run's outputs hold {len(found)} "
         f"{'programs' if programs else 'saved models'}, {', '.join(found[:_MOST_LISTED])}. Name one: "
         f"OnnxExport(model_file={found[0]!r})."
     )
+
+
+def is_program_name(path: str) -> bool:
+    """Whether a file is named as only a program is."""
+    return path.endswith(_PROGRAM_SUFFIX)
+
+
+def not_a_model(
+    error: ExportError, entries: tuple[TreeEntry, ...], left_outside: Sequence[str] = ()
+) -> ModelNotFoundError:
+    """The error where a file only ends as a saved model does, and nobody named it as one."""
+    return ModelNotFoundError(f"{_not_found(_LOOKED_FOR, entries, left_outside)} ({error})")
 
 
 def _not_found(looked_for: str, entries: tuple[TreeEntry, ...], left_outside: Sequence[str]) -> str:

@@ -57,7 +57,13 @@ def start(command, log, env):
     """In a session of its own, as a terminal would: Ctrl-C then goes to the whole group."""
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", *command], env=env, stdout=stream, stderr=stream, start_new_session=True
+            [sys.executable, "-m", *command],
+            env=env,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            # tests that a shell runs in the background begin with SIGINT ignored, and so would this
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -115,6 +115,7 @@ def test_source_files_whose_names_are_not_utf8_are_refused_before_anything_is_la
 
 
 ENDS = {"raise": "raise ConnectionError('gone')", "segfault": "import ctypes; ctypes.string_at(0)", "well": "pass"}
+JOIN = "if 'OMPI_COMM_WORLD_RANK' in os.environ:\n    from mpi4py import MPI\n    MPI.COMM_WORLD.Barrier()\n"
 
 
 def watch_command_lines(seen, done):
@@ -131,7 +132,7 @@ def test_values_of_the_environment_are_written_nowhere(project, home, tmp_path, 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets["AWS_SECRET_ACCESS_KEY"])
     (project / "train.py").write_text(
         "import os, time\n"
-        f"assert len(os.environ['AWS_SECRET_ACCESS_KEY']) == {len('s3cr3t-of-aws')}\ntime.sleep(1)\n{ENDS[end]}\n"
+        f"assert len(os.environ['AWS_SECRET_ACCESS_KEY']) == {len('s3cr3t-of-aws')}\ntime.sleep(1)\n{JOIN}{ENDS[end]}\n"
     )
     context = StageContext(store_url=str(tmp_path / "store"), home=home)
     source = snapshot_source(project, context.store)

@@ -18,6 +18,7 @@ from trainyard.tasks.training import train
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.launch import launch_spec
+from trainyard.tasks.training.run_directory import ABOVE_WORKSPACE
 from trainyard.tasks.training.snapshot import snapshot_source
 
 MULTI_RANK = ["mpi", "gloo"]
@@ -77,7 +78,7 @@ class Ranks:
     @property
     def workspace(self):
         (folder,) = (path for path in (self.root / "home" / "work").iterdir() if path.is_dir())
-        return folder
+        return folder.joinpath(*ABOVE_WORKSPACE, "source")
 
     def logs(self):
         return [path.read_text() for path in sorted((self.run / "ranks").glob("rank-*.log"))]

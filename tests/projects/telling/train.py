@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 rank = os.environ.get("OMPI_COMM_WORLD_RANK", "0")
+if "OMPI_COMM_WORLD_RANK" in os.environ:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.Barrier()
 environment = {name: value for name, value in os.environ.items() if name.startswith(("HOSTILE_", "DATA"))}
 data = Path(os.environ["DATA"]) if "DATA" in os.environ else None
 told = {

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,10 @@ PROJECTS = Path(__file__).parent / "projects"
 def pytest_configure(config):
     """Keep the person's own home, Prefect profile and credentials out of the tests.
 
-    Here and not in a fixture: Prefect reads its settings when it is imported.
+    Here and not in a fixture: Prefect reads its settings when it is imported. And where a shell runs the tests in the
+    background, they begin with SIGINT ignored, and so would every process whose Ctrl-C they test.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("TRAINYARD_", "AWS_", "PREFECT_"))]:
         del os.environ[name]
     root = Path(tempfile.mkdtemp(prefix="trainyard-tests-"))

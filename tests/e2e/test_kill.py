@@ -29,8 +29,6 @@ def start(estimator, env, log):
         env=env,
         stdout=subprocess.PIPE,
         stderr=log,
-        # tests that a shell runs in the background begin with SIGINT ignored, and so would this
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

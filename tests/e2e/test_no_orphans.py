@@ -62,8 +62,6 @@ def start(command, log, env):
             stdout=stream,
             stderr=stream,
             start_new_session=True,
-            # tests that a shell runs in the background begin with SIGINT ignored, and so would this
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -121,8 +121,6 @@ def start(two_hosts, points, home, tmp_path):
                 env=env,
                 stdout=log,
                 stderr=log,
-                # tests that a shell runs in the background begin with SIGINT ignored, and so would this
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         callers.append(caller)
 

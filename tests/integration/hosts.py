@@ -20,6 +20,7 @@ from pathlib import Path
 from trainyard import Hosts
 from trainyard.tasks.runtime.supervisor import die_with_parent
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 
 
@@ -115,14 +116,17 @@ def _make_host(address: str, bridge: str, directory: Path, number: int) -> TestH
         "PidFile none\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 100\n"
     )
     name = f"node{number}"
-    steps = ('hostname "$1"', "mount -t tmpfs tmpfs /tmp", "mkdir -p /run/sshd", "echo", "read go")
+    # a checkout below /tmp, with the Python environment in it, is kept in sight: the shell stands in it
+    private_tmp = ("mount -t tmpfs tmpfs /tmp", 'mkdir -p "$4"', 'mount --no-canonicalize --bind . "$4"')
+    steps = ('hostname "$1"', *private_tmp, "mkdir -p /run/sshd", "echo", "read go")
     start = 'exec "$2" -D -e -f "$3"'
     with (directory / f"sshd-{number}.log").open("wb") as log:
         sshd = subprocess.Popen(
             [
                 *("unshare", "-n", "-u", "-m", "sh", "-c", " && ".join((*steps, start))),
-                *("sh", name, str(_which("sshd")), str(config)),
+                *("sh", name, str(_which("sshd")), str(config), str(ROOT)),
             ],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

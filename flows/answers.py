@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, Field, ValidationError
 
 from trainyard.tasks import errors
+from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
@@ -75,7 +76,7 @@ def answered(function: Callable[P, R]) -> Callable[P, R]:
         store_url = signature.bind(*args, **kwargs).arguments.get("store") or Settings().store_url
         try:
             result = function(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever ended the run is its answer, and goes on as it was
             _keep(store_url, Answer(failure=Failure.of(error)))
             raise
         _keep(store_url, Answer(value=result.model_dump(mode="json")))
@@ -91,7 +92,7 @@ def read_answer(store: ArtifactStore, run_id: object, result_type: type[Result])
         StorageNotFoundError: The run left no answer in this store: it has not ended, or was stopped.
         PipelineError: Why the run failed.
     """
-    answer = Answer.model_validate_json((store.root / f"answers/{run_id}/answer.json").read_bytes())
+    answer = Answer.model_validate_json((store.root / f"{ANSWERS}{run_id}/answer.json").read_bytes())
     if answer.failure is not None:
         raise answer.failure.error()
     return result_type.model_validate(answer.value)
@@ -99,19 +100,19 @@ def read_answer(store: ArtifactStore, run_id: object, result_type: type[Result])
 
 def keep_product(store_url: str, stage: StageName, product: BaseModel) -> None:
     """Keep what a stage of this run made, for whoever asks before the run has ended."""
-    _write(store_url, f"answers/{flow_run.id}/{stage}.json", product)
+    _write(store_url, f"{ANSWERS}{flow_run.id}/{stage}.json", product)
 
 
 def read_kept(store: ArtifactStore, run_id: object, stage: StageName, product_type: type[Result]) -> Result | None:
     """What a stage of a run made, or None where it has not (yet)."""
     try:
-        return product_type.model_validate_json((store.root / f"answers/{run_id}/{stage}.json").read_bytes())
+        return product_type.model_validate_json((store.root / f"{ANSWERS}{run_id}/{stage}.json").read_bytes())
     except StorageNotFoundError:
         return None
 
 
 def _keep(store_url: str, answer: Answer) -> None:
-    _write(store_url, f"answers/{flow_run.id}/answer.json", answer)
+    _write(store_url, f"{ANSWERS}{flow_run.id}/answer.json", answer)
 
 
 def _write(store_url: str, path: str, value: BaseModel) -> None:

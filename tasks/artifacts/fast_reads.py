@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ class FastReader:
         try:
             answer = self._get(path, etag, byte_range)
             return memoryview(answer.bytes()), answer.meta["e_tag"] or ""
-        except Exception as error:
+        except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)
             return None
 
@@ -87,7 +88,7 @@ class FastReader:
                 return
             for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
                 yield memoryview(chunk)
-        except Exception as error:
+        except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)
 
     def gives_ranges(self, path: str, etag: str) -> bool:
@@ -127,9 +128,7 @@ def _log_failure(path: str, error: Exception) -> None:
 
 def _can_stand_in(fs: Any) -> bool:
     """Whether obstore is here, and s3fs was asked for nothing that obstore would do differently."""
-    try:
-        import obstore  # noqa: F401
-    except ImportError:
+    if find_spec("obstore") is None:
         return False
     special = fs.req_kw or fs.s3_additional_kwargs or fs.version_aware
     return (

@@ -7,6 +7,9 @@ from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.results import ExportAttempt, ValidationSummary
 from trainyard.tasks.specs.spec import Spec
 
+ANSWERS = "answers/"
+"""Where a store keeps what runs gave to whoever waits for them, a folder a run; see ``flows/answers.py``."""
+
 
 class StagedDataset(Spec):
     """One data reference, pinned and present on local disk."""

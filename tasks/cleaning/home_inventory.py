@@ -13,6 +13,7 @@ _FOLDERS = {
     "checkpoints": "checkpoints",
     "work": "workspace",
     "models": "copy of a model",
+    "sources": "source of a training",
     "damaged": "damaged data",
 }
 _BEFORE_TRAINING_S = 24 * 3600.0

@@ -1,7 +1,7 @@
 """What is in an artifact store, and what of it is needed.
 
-Objects that anything but the cache speaks of are never removed: every JSON file outside ``objects/``, ``cache/`` and
-``runs/`` (the registry's manifests, for one) protects each object whose digest stands in it.
+Objects that anything but the cache speaks of are never removed: every JSON file outside ``objects/``, ``cache/``,
+``runs/`` and ``answers/`` (the registry's manifests, for one) protects each object whose digest stands in it.
 """
 
 import json
@@ -15,10 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeListing
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.cleaning.liveness import is_alive, runs_with_notes
-from trainyard.tasks.cleaning.plan import Blob, Inventory, Item
+from trainyard.tasks.cleaning.plan import UNREFERENCED_S, Blob, Inventory, Item
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -75,11 +76,24 @@ def take_store_inventory(store: ArtifactStore, home: Path, now_s: float) -> Stor
         names = frozenset(key for key in files if key.startswith(f"runs/{run.folder}/"))
         noted_s = max((note.noted.timestamp() for note in notes), default=run.started.timestamp())
         items.append(Item("run note", f"runs/{run.folder}", names, noted_s, (run, notes) in live))
+    for folder, answers in _answers(files.values()).items():
+        needs = frozenset(info.key for info in answers)
+        answered_s = max(info.modified_s for info in answers)
+        items.append(Item("run answer", folder, needs, answered_s, protected=now_s - answered_s < UNREFERENCED_S))
     kept = frozenset(objects[digest].key for digest in registered if digest in objects)
     items.append(Item("registered models", "models", kept, now_s, protected=True))
-    collected = (info for info in files.values() if info.key.startswith(("objects/", "cache/", "runs/")))
+    collected = (info for info in files.values() if info.key.startswith(("objects/", "cache/", "runs/", ANSWERS)))
     blobs = {info.key: Blob(info.key, info.num_bytes, info.modified_s) for info in collected}
     return StoreContents(Inventory(items, blobs), frozenset(live_digests), live_keys)
+
+
+def _answers(files: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
+    """What runs answered to whoever waited for them, by the folder of each run; it keeps no object alive."""
+    found: dict[str, list[ObjectInfo]] = {}
+    for info in files:
+        if info.key.startswith(ANSWERS):
+            found.setdefault(info.key.rpartition("/")[0], []).append(info)
+    return found
 
 
 def _files(store: ArtifactStore) -> Iterator[ObjectInfo]:
@@ -92,7 +106,7 @@ def _files(store: ArtifactStore) -> Iterator[ObjectInfo]:
 def _digests_of_others(store: ArtifactStore, files: Iterable[ObjectInfo], reader: "_Reader") -> Iterator[str]:
     """Digests in JSON files that are neither objects, records nor run notes, and in the trees among them."""
     for info in files:
-        if info.key.startswith(("objects/", "cache/", "runs/", "leases/")) or not info.key.endswith(".json"):
+        if info.key.startswith(("objects/", "cache/", "runs/", "leases/", ANSWERS)) or not info.key.endswith(".json"):
             continue
         for digest in _DIGEST.findall((store.root / info.key).read_bytes().decode(errors="replace")):
             yield digest

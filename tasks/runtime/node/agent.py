@@ -96,7 +96,7 @@ class Agent:
             arguments["payload"] = frame.payload
         try:
             answer = {"answer": handle(**arguments)}
-        except Exception as error:
+        except Exception as error:  # the head, which asked, is told; the agent must live to end what runs
             answer = {"error": f"{operation}: {type(error).__name__}: {error}"}
         if "id" in frame.head:
             with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from trainyard.flows.cleaning import parse_limits, parse_size
 from trainyard.tasks.artifacts.datasets import dataset_path
-from trainyard.tasks.artifacts.products import StagedData
+from trainyard.tasks.artifacts.products import ANSWERS, StagedData
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.runs import RunName, StageNote, write_note
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
@@ -127,6 +127,19 @@ def test_what_a_registered_model_needs_is_never_removed(context, tmp_path):
     assert manifest.exists()
 
 
+def test_what_a_run_answered_keeps_nothing_and_goes_with_time(context, tmp_path):
+    for run, days in (("old", 40), ("new", 0)):
+        product = make(context, run, tmp_path).product
+        answer = context.store.root / f"{ANSWERS}{run}/train.json"
+        answer.write_bytes(product.model_dump_json().encode())
+        if days:
+            age(context.home, days)
+    collect(context, Limits(keep_s=30 * DAY))
+    assert [path.parent.name for path in Path(context.store_url, ANSWERS).glob("*/*.json")] == ["new"]
+    assert status(context, "new", tmp_path) == "cached"
+    assert status(context, "old", tmp_path) == "ran"
+
+
 def test_what_a_live_run_needs_is_never_removed(context, tmp_path):
     folder = RunName.now("run-1").folder
     tree = make(context, "input", tmp_path, run_folder=folder).product.tree
@@ -216,7 +229,7 @@ def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, stage
     assert not (context.home / "environments" / "layer").exists()
 
 
-@pytest.mark.parametrize("place", ["environments", "runs", "checkpoints", "work", "models", "damaged"])
+@pytest.mark.parametrize("place", ["environments", "runs", "checkpoints", "work", "models", "sources", "damaged"])
 def test_every_place_of_the_home_directory_is_cleaned(context, place):
     for name in ("old", "new"):
         (context.home / place / name).mkdir(parents=True)

@@ -121,7 +121,9 @@ def _how(first: RankEnding, log: Path) -> str:
 def _last_words(log: Path, without: Set[str] = frozenset()) -> str:
     lines = [line for line in last_lines(log, 3 * LAST_LINES) if line not in without and not OURS.match(line)]
     said = "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
-    return f"\nIts last lines:\n{said}" if lines else "\nIt had written nothing."
+    if not lines:
+        return "" if without else "\nIt had written nothing."
+    return f"\nIts last lines:\n{said}"
 
 
 def _silent_end(first: RankEnding) -> str:

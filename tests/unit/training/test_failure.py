@@ -185,3 +185,10 @@ def test_what_ignore_files_kept_out_is_named_where_it_may_be_missed(run_director
     report = ExitReport(1, "exited", 1.0, 0)
     assert ("name: data/, weights.bin." in str(describe_failure(report, run_directory, None, LEFT_OUT))) is told
     assert ".gitignore" not in str(describe_failure(report, run_directory, None))
+
+
+def test_a_rank_that_wrote_its_traceback_is_not_said_to_have_written_nothing(run_directory):
+    fail(run_directory, 0, error=RuntimeError("out of luck"))
+    message = str(describe_failure(ExitReport(1, "exited", 1.0, 0), run_directory, None))
+    assert "out of luck" in message
+    assert "had written nothing" not in message

@@ -40,6 +40,10 @@ _UNREACHABLE = re.compile(
 )
 
 
+_WHAT_FAILED = re.compile(r"^(?:\w*Error\b|error\b|critical\b|Could not solve\b)", re.IGNORECASE)
+_MAX_LINES = 5
+
+
 @dataclass(slots=True)
 class CondaRequest:
     """Everything that a job asks of conda."""
@@ -248,8 +252,15 @@ def _failure(output: str, log_path: Path) -> PipelineError:
         return PermanentError(f"The conda environment: the disk is full; {where}")
     if _UNREACHABLE.search(output):
         return TransientError(f"The conda environment: a channel cannot be reached; check the network; {where}")
-    last = [line.strip() for line in output.splitlines() if line.strip()][-3:]
-    return InvalidInputError(f"The conda environment cannot be made: {without_password('; '.join(last))}; {where}")
+    said = without_password("; ".join(_what_failed(output)))
+    return InvalidInputError(f"The conda environment cannot be made: {said}; {where}")
+
+
+def _what_failed(output: str) -> list[str]:
+    """What a tool says of its failure: conda's advice follows it, so that it is not always at the end."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    begin = next((n for n, line in enumerate(lines) if _WHAT_FAILED.match(line)), len(lines) - 3)
+    return lines[max(begin, 0) :][:_MAX_LINES]
 
 
 def _site_packages(prefix: Path, python: str) -> Path | None:

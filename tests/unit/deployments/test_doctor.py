@@ -76,6 +76,7 @@ def built_for(monkeypatch, tmp_path):
         (package / "__init__.py").write_text("raise RuntimeError('must not be imported')")
         if note is not None:
             (package / "metadata.json").write_text(note)
+        monkeypatch.delitem(sys.modules, "horovod", raising=False)  # an earlier test may have imported the real one
         monkeypatch.syspath_prepend(tmp_path)
 
     return install

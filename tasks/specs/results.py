@@ -77,6 +77,9 @@ class ValidationSummary(Spec):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Quality on the held-out labels in ONNX Runtime, for example accuracy."""
 
+    compared_by: tuple[str, ...] = ()
+    """The metrics that decide whether another version is better; all of them where none are named."""
+
     samples_sha256: str | None = None
     """Digest of the samples that the metrics were measured on: only metrics of the same samples can be compared."""
 

@@ -23,7 +23,7 @@ VALIDATE = Stage(
     name="validate",
     product_type=ValidatedModel,
     packages=("trainyard.tasks.validation",),
-    libraries=("torch", "onnxruntime", "numpy"),
+    libraries=("torch", "onnxruntime", "numpy", "scikit-learn"),
 )
 
 

@@ -292,9 +292,9 @@ def test_a_store_that_is_no_local_folder(tmp_path):
 
 def registered(context, tmp_path, accuracy=None, samples="d" * 64, **changes):
     """Register a version with weights of its own; gives its number."""
-    summary = {} if accuracy is None else {"metrics": {"accuracy": accuracy}, "samples_sha256": samples}
+    summary = changes if accuracy is None else {"metrics": {"accuracy": accuracy}, "samples_sha256": samples}
     folder = tmp_path / f"bundle-{time.monotonic_ns()}"
-    bundle, validated = proven(context, folder, weights=folder.name.encode(), **summary, **changes)
+    bundle, validated = proven(context, folder, weights=folder.name.encode(), **{**summary, **changes})
     return register_model("digits", bundle, validated, LINEAGE, context).version
 
 
@@ -332,6 +332,22 @@ def test_promotion_goes_through_the_gate_and_back_again(context, tmp_path):
     (version_folder(context, 3) / "model.onnx").write_bytes(b"swapped")
     with pytest.raises(ArtifactDamagedError, match="is damaged"):
         promote(store, "digits", 3)
+
+
+def test_promotion_knows_which_way_is_better(context, tmp_path):
+    def measured(rmse, mae, **more):
+        summary = {"metrics": {"rmse": rmse, "mae": mae}, "samples_sha256": "d" * 64, **more}
+        return registered(context, tmp_path, **summary)
+
+    measured(0.5, 0.3)
+    worse, better = measured(0.6, 0.2), measured(0.4, 0.2)
+    with pytest.raises(RegistrationError, match=r"worse .*\(mae 0.2000 .* rmse 0.6000 against 0.5000"):
+        promote(context.store, "digits", worse)
+    assert promote(context.store, "digits", better).version == better
+    by_one = measured(0.3, 0.9, compared_by=("rmse",))
+    assert "(rmse 0.3000 against 0.4000)" in promote(context.store, "digits", by_one).reason
+    with pytest.raises(RegistrationError, match="r2 was not measured of both"):
+        promote(context.store, "digits", measured(0.1, 0.1, compared_by=("r2",)))
 
 
 def test_of_moves_at_once_each_is_decided_on_what_is_then_true(context, tmp_path):

@@ -173,10 +173,17 @@ def test_a_worse_model_than_the_champion(tmp_path):
     bundle = bundle.model_copy(update={"bundle": put_files(context, tmp_path / "bundle", files)})
     outputs = put_files(context, tmp_path / "outputs", {"model.pt2": challenger, "validation_samples.npz": samples})
 
-    def run(margin):
-        settings = OrtValidation(champion_margin=margin)
+    def run(margin, *metrics):
+        settings = OrtValidation(champion_margin=margin, champion_metrics=metrics or None)
         return validate_model(settings, bundle, outputs, context, champion=champion)
 
     with pytest.raises(ValidationFailedError, match=r"champion version 3: accuracy: expected at most 0.1 below"):
         run(0.1)
     assert run(1.0).champion_version == 3
+    # the one that is better the lower it is: worse is above, not below
+    with pytest.raises(ValidationFailedError, match=r"version 3: log_loss: expected at most 0.001 above") as caught:
+        run(0.001, "log_loss", "accuracy")
+    report = ValidationReport.model_validate_json(Location(caught.value.report_uri).read_bytes())
+    assert len(report.failures) == 2
+    assert {f.metric for f in report.champion if f.decides} == {"log_loss", "accuracy"}
+    assert len(report.champion) == len(report.quality)

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from tests.unit.onnx_models import Cnn, exported, images, logits, make_context, npz, program, put_files
-from tests.unit.validation.test_models_that_work import TABLE, saved
+from tests.unit.validation.test_models_that_work import TABLE, saved, trained
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.export import exporter
@@ -17,6 +17,8 @@ from trainyard.tasks.models.bundle import BundleDescription, describe_files, ver
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.validate import validate_model
+
+pytestmark = pytest.mark.usefixtures("forked_models")
 
 
 @pytest.fixture
@@ -104,13 +106,13 @@ def test_a_frozen_batch_size_behind_a_signature_that_says_otherwise(failures):
 
 def test_a_frozen_sequence_length(failures):
     """An export of the example's length, under a signature with any length."""
-    kind, inputs, axes = TABLE["transformer"]
-    fixed = exported(saved(kind, inputs, {}), True)[1]["model.onnx"]
+    inputs = TABLE["transformer"][1]
+    fixed = exported(trained("transformer", any_length=False), True)[1]["model.onnx"]
 
     def freeze(folder):
         (folder / "model.onnx").write_bytes(fixed)
 
-    found = failures(saved(kind, inputs, axes), change=freeze, samples=npz(**inputs))
+    found = failures(trained("transformer"), change=freeze, samples=npz(**inputs))
     (name,) = found
     assert re.fullmatch(r"CPUExecutionProvider, batch 7, \w+ 5: runs", name)
 

@@ -20,6 +20,7 @@ from tests.unit.onnx_models import (
 )
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import InvalidInputError, ValidationFailedError
+from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.quality import METRICS
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.page import render_page
@@ -260,4 +261,8 @@ def test_the_key_follows_settings_bundle_and_outputs(tmp_path):
     asked = [{}, {"max_metrics": {"mae": 1}}, {"problem_type": "regression"}, {"champion_metrics": ["rmse"]}]
     keys = {VALIDATE.key(validation_components(OrtValidation(**s), bundle, outputs)).sha256 for s in asked}
     assert len(keys) == 4
+    described = [OnnxExport(inputs=[{"name": "images", "shape": ["batch"], "maximum": most}]) for most in (1, 2)]
+    bundles = [bundle.model_copy(update={"settings": settings}) for settings in described]
+    keys = {VALIDATE.key(validation_components(OrtValidation(), b, outputs)).sha256 for b in [bundle, *bundles]}
+    assert len(keys) == 3  # the same bundle, but random samples are drawn within another range
     assert {"library:scikit-learn", "code:specs/quality.py"} <= set(VALIDATE.key({}).components)

@@ -17,11 +17,12 @@ def classify(labels: "Array", scores: "Array") -> Classification:
     """Confusion matrix, and accuracy on the most confident part of the samples.
 
     Args:
-        labels: int [samples]: true classes.
+        labels: int or bool [samples]: true classes.
         scores: float [samples, classes], or one score a sample.
     """
     import numpy as np
 
+    labels = labels.reshape(-1).astype(np.int64)
     probable = are_probabilities(scores)
     chances = probabilities(scores, probable)
     predicted = chances.argmax(axis=1) if scores.size == len(scores) else scores.argmax(axis=1)
@@ -29,7 +30,7 @@ def classify(labels: "Array", scores: "Array") -> Classification:
     matrix: list[list[int]] = []
     if size <= MOST_CLASSES:
         counts = np.zeros((size, size), dtype=np.int64)
-        np.add.at(counts, (labels.astype(np.int64), predicted), 1)
+        np.add.at(counts, (labels, predicted), 1)
         matrix = counts.tolist()
     right = (labels == predicted)[np.argsort(-chances.max(axis=1), kind="stable")]
     running = right.cumsum() / np.arange(1, len(right) + 1)

@@ -42,33 +42,44 @@ def goal_of(signature: ModelSignature, labels: "Array | None", told: Problem | N
         labels: Integers or booleans [num_samples], or floats [num_samples, …]; None where there are none.
         told: The kind of model, where the settings say it; else the labels tell.
     """
-    import numpy as np
-
     if labels is None:
         return Goal(told, None, "the run left no labelled samples")
-    whole = labels.dtype.kind in "iub"
-    single = _first(signature, _is_single_score)
-    scores = signature.classifier_output if signature.classifier_output is not None else single
-    problem = told
-    if problem is None:
-        counts = whole and signature.classifier_output is None and not np.isin(labels, (0, 1)).all()
-        problem = "classification" if whole and not counts else "regression"
-    if problem == "regression":
-        output = _first(signature, lambda tensor: _answers(tensor, labels.shape[1:]))
-        if output is not None:
-            return Goal(problem, output)
-        return Goal(told, None, f"no output of floats is shaped like the labels, {list(labels.shape)}")
-    if not whole or labels.size != len(labels):
-        return Goal(
-            told, None, f"classes are integers [num_samples]; the labels are {labels.dtype} {list(labels.shape)}"
-        )
-    if scores is None:
-        return Goal(told, None, "no output holds a score a class")
-    num_classes = signature.outputs[scores].num_classes or 2
+    problem = told or _told_by(signature, labels)
+    output, note = (_regression if problem == "regression" else _classification)(signature, labels)
+    return Goal(told if output is None else problem, output, note)
+
+
+def _told_by(signature: ModelSignature, labels: "Array") -> Problem:
+    """Integers are classes, but beside a model with one value a sample only 0 and 1 are: others are counts."""
+    import numpy as np
+
+    if labels.dtype.kind not in "iub":
+        return "regression"
+    are_classes = signature.classifier_output is not None or np.isin(labels, (0, 1)).all()
+    return "classification" if are_classes or _first(signature, _is_single_score) is None else "regression"
+
+
+def _regression(signature: ModelSignature, labels: "Array") -> tuple[int | None, str]:
+    """The output that answers labels that are numbers, or why none does."""
+    output = _first(signature, lambda tensor: _answers(tensor, labels.shape[1:]))
+    return output, f"no output of floats is shaped like the labels, {list(labels.shape)}" if output is None else ""
+
+
+def _classification(signature: ModelSignature, labels: "Array") -> tuple[int | None, str]:
+    """The output that answers labels that are classes, or why none does."""
+    if labels.dtype.kind not in "iub" or labels.size != len(labels):
+        found = f"{labels.dtype} {list(labels.shape)}"
+        return None, f"classes are integers [num_samples]; the labels are {found}"
+    output = signature.classifier_output
+    if output is None:
+        output = _first(signature, _is_single_score)
+    if output is None:
+        return None, "no output holds a score a class"
+    num_classes = signature.outputs[output].num_classes or 2
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        return Goal(told, None, f"the labels lie in {low}..{high}; expected classes 0..{num_classes - 1}")
-    return Goal(problem, scores)
+        return None, f"the labels lie in {low}..{high}; expected classes 0..{num_classes - 1}"
+    return output, ""
 
 
 def measure(goal: Goal, labels: "Array", answers: "Array", probable: bool) -> dict[str, float]:

@@ -47,12 +47,11 @@ def test_weights_and_a_factory(tmp_path, script):
     assert product.summary.passed and report.samples.num_samples == 300
 
 
-def test_a_factory_in_a_package_with_parameters(tmp_path, own_interpreter):
+def test_a_factory_in_a_package_with_parameters(tmp_path):
     script = "import torch, nets.small; torch.save(nets.small.trained(hidden=8).state_dict(), 'outputs/model.pt')"
     saved = project(tmp_path, script, nets____init__="", nets__small=NETWORK)
     bundle = saved.export(module="nets.small:Net", module_params={"hidden": 8})
     assert names(saved, bundle) == EXPECTED
-    assert saved.validate(bundle)[0].summary.passed
     with pytest.raises(ExportError, match=r"does not fit nets.small:Net: .*size mismatch"):
         saved.export(module="nets.small:Net")
     with pytest.raises(ExportError, match=r"'nets.small:Nothing' cannot be imported from the source directory"):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from trainyard import OrtValidation
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.quality import LOWER_IS_BETTER, METRICS
+from trainyard.tasks.validation.classification import classify
 from trainyard.tasks.validation.quality import are_probabilities, goal_of, probabilities, quality_figures
 from trainyard.tasks.validation.regression import residuals
 
@@ -79,6 +80,12 @@ def test_one_score_a_sample_is_of_two_classes(shape, kind):
     chances = probabilities(logits, False)[:, 1]
     assert chances.tolist() == pytest.approx([0, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1)), 1])
     assert 0 < found["log_loss"].onnxruntime < np.inf  # although one sample is taken for impossible
+
+
+def test_labels_in_a_column_are_counted_once_each():
+    shown = classify(LABELS[:, None], LOGITS)
+    assert shown.matrix == ((3, 1, 0), (0, 1, 1), (0, 0, 2))
+    assert (shown.coverage[-1], shown.accuracy[-1], shown.scores_are) == (1, 6 / 8, "logits")
 
 
 def test_numbers_are_measured_by_how_far_they_are_off():

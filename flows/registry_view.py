@@ -39,7 +39,7 @@ def _versions(store: ArtifactStore, name: str) -> RenderableType:
             str(version),
             ", ".join(aliases),
             f"{manifest.registered:%Y-%m-%d %H:%M}",
-            _quality(_compared(manifest)),
+            _quality(manifest.validation.deciding_metrics),
             f"{manifest.validation.max_abs_error:.3g}",
             format_bytes(manifest.bundle.num_bytes),
         )
@@ -102,12 +102,6 @@ def _verdict(manifest: ModelManifest) -> str:
         f"{'passed' if verdict.passed else 'failed'}, largest error {verdict.max_abs_error:.3g} over "
         f"{verdict.num_samples:,} samples{agreement}{quality}"
     )
-
-
-def _compared(manifest: ModelManifest) -> dict[str, float]:
-    """The metrics that versions are compared by."""
-    metrics, wanted = manifest.validation.metrics, manifest.validation.compared_by
-    return {name: value for name, value in metrics.items() if not wanted or name in wanted}
 
 
 def _quality(metrics: dict[str, float]) -> str:

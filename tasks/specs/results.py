@@ -83,6 +83,11 @@ class ValidationSummary(Spec):
     samples_sha256: str | None = None
     """Digest of the samples that the metrics were measured on: only metrics of the same samples can be compared."""
 
+    @property
+    def deciding_metrics(self) -> dict[str, float]:
+        """The metrics that versions are compared by, with their values."""
+        return {name: value for name, value in self.metrics.items() if not self.compared_by or name in self.compared_by}
+
 
 class PipelineResult(Spec):
     """What ``training_pipeline`` returns."""

@@ -39,7 +39,7 @@ def _versions(store: ArtifactStore, name: str) -> RenderableType:
             str(version),
             ", ".join(aliases),
             f"{manifest.registered:%Y-%m-%d %H:%M}",
-            _quality(manifest.validation.metrics),
+            _quality(manifest.validation.deciding_metrics),
             f"{manifest.validation.max_abs_error:.3g}",
             format_bytes(manifest.bundle.num_bytes),
         )

@@ -12,6 +12,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.errors import ValidationFailedError
+from trainyard.tasks.models.loading import model_components
 from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.validation import OrtValidation
@@ -23,8 +24,10 @@ VALIDATE = Stage(
     name="validate",
     product_type=ValidatedModel,
     packages=("trainyard.tasks.validation",),
-    libraries=("torch", "onnxruntime", "numpy"),
+    libraries=("torch", "onnxruntime", "numpy", "scikit-learn"),
 )
+
+_LOADED_BY = ("inputs", "module", "module_params")
 
 
 @task(name="validate", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
@@ -67,13 +70,18 @@ def validation_components(
     source: ArtifactRef | None = None,
     champion: Champion | None = None,
 ) -> dict[str, str]:
-    """What decides a verdict, beside its code and libraries; the source where the model needs its classes."""
+    """What decides a verdict, beside its code and libraries.
+
+    How the model was loaded and described counts, too: another range of inputs can be the same bundle, but random
+    samples are drawn from it.
+    """
+    exported = bundle.settings.key_components()
     return {
-        **({"input:source": source.sha256} if source and bundle.settings.needs_source else {}),
+        **model_components(bundle.settings, outputs, source),
         **({"input:champion": f"{champion.version} {champion.bundle.sha256}"} if champion else {}),
         "input:bundle": bundle.bundle.sha256,
-        "input:outputs": outputs.sha256,
         "input:model_file": bundle.model_file,
+        **{f"input:{name}": exported[f"config:{name}"] for name in _LOADED_BY},
         **settings.key_components(),
     }
 

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.measuring import Measurement, python, report, run_process
+from benchmarks.measuring import RESULTS, Measurement, python, report, run_process
 from tests.integration.s3_server import S3Server, run_s3_server
 
 KB, MB = 1000, 1_000_000
@@ -42,12 +42,12 @@ def main() -> None:
                 for contender, command in _rotated(contenders, turn):
                     target = Path(scratch) / "target"
                     for suffix in ("", ", nothing changed"):
-                        seconds, peak_mib, _ = run_process(command(f"case-{n}", target), server.environment())
-                        measurements.append(Measurement(case + suffix, contender, turn, seconds, peak_mib))
+                        finished = run_process(command(f"case-{n}", target), server.environment())
+                        measurements.append(finished.as_measurement(case + suffix, contender, turn))
                     shutil.rmtree(target, ignore_errors=True)
                     os.sync()
-                seconds, peak_mib, _ = run_process(_list_command(server, n), server.environment())
-                measurements.append(Measurement(f"{case}, nothing changed", "one listing", turn, seconds, peak_mib))
+                finished = run_process(_list_command(server, n), server.environment())
+                measurements.append(finished.as_measurement(f"{case}, nothing changed", "one listing", turn))
     facts = {"obstore": bool(find_spec("obstore")), "left out": _missing(options.aws), "rounds": options.rounds}
     ordered = [m for case in cases for c in (case, f"{case}, nothing changed") for m in measurements if m.case == c]
     report("Staging from S3", ordered, "rclone", facts, options.json)
@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI")
     parser.add_argument("--scratch", type=Path, default=None, help="directory to work in, on the disk to be measured")
-    parser.add_argument("--json", type=Path, default=Path("benchmark-staging.json"))
+    parser.add_argument("--json", type=Path, default=RESULTS / "staging.json")
     return parser.parse_args()
 
 

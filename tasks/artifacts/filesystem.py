@@ -17,6 +17,7 @@ from trainyard.tasks.artifacts.digests import digest_file, read_chunks
 from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_file, walk_files
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
+from trainyard.tasks.artifacts.s3_listing import list_pages
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
@@ -324,7 +325,7 @@ class Location:
 
     def _list_s3(self) -> Iterator[ObjectInfo]:
         prefix = f"{self._path.rstrip('/').partition('/')[2]}/".lstrip("/")
-        for page in s3_objects.list_pages(self._fs, self._path):
+        for page in list_pages(self._fs, self._path):
             for found in page:
                 if not is_folder_marker(found["Key"], found["Size"]):
                     yield ObjectInfo.from_listing(found["Key"][len(prefix) :], found)

@@ -9,13 +9,12 @@ from pydantic.dataclasses import dataclass
 from trainyard.tasks.artifacts.digests import canonical_json, digest_value
 from trainyard.tasks.specs.spec import Spec
 
-
 _CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class ManifestEntry:
-    """One staged object; no model, for there may be a hundred thousand of them, and a model is several times as large."""
+    """One staged object; no model, for there may be a hundred thousand of them, and a model is larger."""
 
     key: str
     """Path relative to the reference, with forward slashes."""

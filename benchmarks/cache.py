@@ -53,7 +53,9 @@ def main() -> None:
                     finished = run_process(command, environment)
                     measurements.append(finished.as_measurement(case, contender, turn))
     ordered = [m for case in cases for m in measurements if m.case == case]
-    report("The stage cache", ordered, "sha256sum", {"rounds": options.rounds}, options.json)
+    report(
+        "The stage cache", ordered, ["sha256sum", "rclone check --download"], {"rounds": options.rounds}, options.json
+    )
 
 
 def _worker(tree: Path, store: str, scratch: Path) -> list[str]:

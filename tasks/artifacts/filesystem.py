@@ -176,11 +176,7 @@ class Location:
                 return self._create_local(data)
             if self._fs.exists(self._path):
                 return False
-            try:
-                self._fs.pipe_file(self._path, data, mode="create")
-            except FileExistsError:  # somebody was faster
-                return False
-            return True
+        return self._create_unasked(data)  # False: somebody was faster
 
     def swap_bytes(self, data: bytes, expected: ObjectInfo | None) -> ObjectInfo | None:
         """Write the object if it is still the expected version, or if there is none where none is expected.
@@ -205,6 +201,26 @@ class Location:
             return None
         self.write_bytes(data)
         return self.find_object()
+
+    def has_conditional_writes(self) -> bool:
+        """Whether the storage itself refuses to create an object that is there; tried with one that is then removed."""
+        tried = self / f".conditions-{uuid.uuid4().hex}"
+        try:
+            return [tried._create_unasked(b""), tried._create_unasked(b"")] == [True, False]
+        finally:
+            tried.delete()
+
+    def _create_unasked(self, data: bytes) -> bool:
+        """Create an object without a look beforehand; False where the storage refuses, for there is one.
+
+        To s3fs that is an existing file only where the server's error names the condition, as Amazon's does.
+        """
+        try:
+            with translated(self.url):
+                self._fs.pipe_file(self._path, data, mode="create")
+        except (FileExistsError, ObjectChangedError):
+            return False
+        return True
 
     def upload(self, path: Path, sha256: str | None = None) -> bool:
         """Copy a local file here, whole or not at all.

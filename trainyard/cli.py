@@ -324,13 +324,18 @@ def doctor(
 ) -> None:
     """Say whether this machine can train, and if not, why and what to do."""
     from trainyard.deployments.doctor import run_doctor
+    from trainyard.tasks.artifacts.filesystem import Location
+    from trainyard.tasks.settings import Settings
     from trainyard.tasks.specs.datastore import Datastore
     from trainyard.tasks.staging.probe import probe_reference
 
     def probe(url: str) -> None:
         probe_reference(Datastore(url=url).as_mount())
 
-    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe))
+    url = Settings().store_url
+    is_shared = url.startswith(("s3://", "s3a://"))
+    store = (url, lambda url: Location(url).has_conditional_writes()) if is_shared else None
+    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe, store=store))
 
 
 @app.command("install-horovod")

@@ -31,8 +31,13 @@ class StageRecord(Spec):
 
 def read_product(store: ArtifactStore, key: StageKey, product_type: type[Product]) -> Product | None:
     """What a key's record says was made, or None where there is no record, or none that can be read."""
+    return read_recorded(store, key.stage, key.sha256, product_type)
+
+
+def read_recorded(store: ArtifactStore, stage: str, key_sha256: str, product_type: type[Product]) -> Product | None:
+    """As ``read_product``, for a key of which only the digest is known."""
     try:
-        data = (store.root / record_path(key.stage, key.sha256)).read_bytes()
+        data = (store.root / record_path(stage, key_sha256)).read_bytes()
         return product_type.model_validate(StageRecord.model_validate_json(data).product)
     except (StorageNotFoundError, ValidationError):
         return None

@@ -4,10 +4,18 @@ from typing import Annotated
 
 from pydantic import Field, FiniteFloat, field_validator
 
+from trainyard.tasks.specs.form import FormEntries
 from trainyard.tasks.specs.spec import Spec
 
 KNOWN_METRICS = ("accuracy",)
 """Quality that validation can measure on labelled samples."""
+
+METRIC = {"type": "string", "title": "Metric", "enum": list(KNOWN_METRICS)}
+LEAST = {"type": "number", "title": "Minimum"}
+LEAST_METRICS = FormEntries(
+    "Bound", {"name": METRIC, "minimum": LEAST}, lambda entry: entry.get("minimum"), ("name", "minimum")
+)
+"""Least values, by the name of a metric."""
 
 
 class OrtValidation(Spec):
@@ -34,7 +42,7 @@ class OrtValidation(Spec):
     min_agreement: float = Field(default=1.0, ge=0, le=1, title="Least label agreement")
     """Smallest fraction of samples on which both runtimes choose the same class (classifiers only)."""
 
-    min_metrics: dict[str, FiniteFloat] = Field(default_factory=dict, title="Least metrics")
+    min_metrics: Annotated[dict[str, FiniteFloat], LEAST_METRICS] = Field(default_factory=dict, title="Least metrics")
     """Lower bounds for quality on the held-out labels in ONNX Runtime, for example ``{"accuracy": 0.95}``."""
 
     champion_margin: float | None = Field(default=None, ge=0, allow_inf_nan=False, title="Champion margin")

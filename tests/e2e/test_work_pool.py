@@ -148,6 +148,37 @@ def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training):
     assert wait_for(lambda: [run.state_name for run in runs_since(yard, began, "train")] == ["Cancelled"], 30)
 
 
+def test_kill_9_of_the_caller_ends_its_training(yard, here, job, training):
+    began = time.time()
+    caller = yard.start(job({"--nap": 600, "--seed": 5}), here, variables={"TRAINYARD_LEASE_TTL_S": "5"})
+    ranks = wait_for(training, 120)
+    assert ranks
+    (run,) = runs_since(yard, began, "train")
+    time.sleep(8)  # longer than the lease lives without its holder
+    assert not are_gone(ranks), "who waits is seen to wait"
+    caller.kill()
+    caller.communicate()
+    assert wait_for(lambda: are_gone(ranks), 60)
+    with yard.client() as client:
+        assert wait_for(lambda: client.read_flow_run(run.id).state_name == "Cancelled", 30)
+    below = [process for process in yard.service("worker-gpu") if "prefect.engine" in command_of(process)]
+    assert wait_for(lambda: are_gone(below), 30)
+
+
+def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_waiting(yard, here, job):
+    began = time.time()
+    with yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="quiet", type="process"), overwrite=True)
+    yard.trainyard("deploy", "--yes", "--train-on", "quiet")
+    quiet = job(compute_target="quiet", process_count_per_node=1, distributed_backend=None)
+    refused = yard.call(quiet, here, variables={"TRAINYARD_WORKER_WAIT_S": "3"})
+    assert refused["error"] == "WorkerUnavailableError"
+    assert "'quiet' has had no live worker for 0:00:03" in refused["message"]
+    assert "prefect worker start --pool quiet" in refused["message"]
+    (run,) = runs_since(yard, began, "train")
+    assert (run.state_name, run.work_pool_name) == ("Cancelled", "quiet")
+
+
 def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):
     caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here, policies={"train": {"retries": 1}})
     ranks = wait_for(training, 120)

@@ -19,10 +19,12 @@ from prefect.utilities.urls import url_for
 
 from trainyard.flows.answers import read_answer
 from trainyard.flows.handover import Origin, TrainedOnPool
+from trainyard.flows.pool_cache import trained_before
 from trainyard.flows.portable import anchored
 from trainyard.flows.work_pools import UNREACHABLE, live_workers, training_deployment
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.products import ANSWERS
+from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.presence import presence
 from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.caching.states import as_state
@@ -51,10 +53,27 @@ def train_on_pool(
     pool: str, estimator: PyTorch, policies: dict[StageName, StagePolicy], context: StageContext
 ) -> "State[StageResult[TrainedOnPool]]":
     """Stage data and train on a machine of a work pool; its cache, checkpoints and data are that machine's."""
-    directory = Path(estimator.source_directory).expanduser()
-    source = snapshot_source(directory, context.store)
+    source = snapshot_source(Path(estimator.source_directory).expanduser(), context.store)
+    trained = trained_before(pool, estimator, source, policies, context)
+    if trained is None:
+        trained = _train_there(pool, estimator, source, policies, context)
+    outcome = trained.outcomes["train"]
+    result: StageResult[TrainedOnPool] = StageResult(
+        product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
+    )
+    return as_state(result)
+
+
+def _train_there(
+    pool: str,
+    estimator: PyTorch,
+    source: ArtifactRef,
+    policies: dict[StageName, StagePolicy],
+    context: StageContext,
+) -> TrainedOnPool:
     waiting = f"{ANSWERS}{_attempt()}/waiting.json"  # below a folder of its own, so that 'trainyard gc' finds it
-    origin = Origin(source=source, name=directory.resolve().name, run_folder=context.run_folder, presence=waiting)
+    name = Path(estimator.source_directory).expanduser().resolve().name
+    origin = Origin(source=source, name=name, run_folder=context.run_folder, presence=waiting)
     parameters = {
         "estimator": anchored(estimator).model_copy(update={"compute_target": "local"}).model_dump(mode="json"),
         "policies": {name: policy.model_dump(mode="json") for name, policy in policies.items()},
@@ -62,12 +81,7 @@ def train_on_pool(
         "origin": origin.model_dump(mode="json"),
     }
     with presence(context.store.root / waiting):
-        trained = _run_child(pool, estimator, parameters, context)
-    outcome = trained.outcomes["train"]
-    result: StageResult[TrainedOnPool] = StageResult(
-        product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
-    )
-    return as_state(result)
+        return _run_child(pool, estimator, parameters, context)
 
 
 def _attempt() -> str:

@@ -9,6 +9,7 @@ from trainyard.flows.answers import answered
 from trainyard.flows.caller_watch import ended_with_caller
 from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pipeline_run import PipelineRunner, name_training
+from trainyard.flows.pool_cache import note_environment
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
@@ -46,6 +47,7 @@ def train(
 def _train(estimator: PyTorch, policies: Policies, store: str | None, origin: Origin | None) -> TrainedOnPool:
     if origin is not None:
         estimator = _from_snapshot(estimator, origin, store)
+    note_environment(ArtifactStore(store or Settings().store_url), _own_pool())
     run = PipelineRunner.prepare(estimator, None, policies, store, run_folder=origin.run_folder if origin else None)
     data = run.stage("stage", stage, estimator.references)
     trained = run.stage("train", train_task, estimator, data, slots=_own_pool())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -128,6 +129,14 @@ def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, poi
     again = yard.call(job(), here)
     assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
     assert again["stages"]["train"]["cache_key"] == first["stages"]["train"]["cache_key"]
+    assert again["stages"]["stage"]["cache_key"] == first["stages"]["stage"]["cache_key"]
+    assert runs_below(yard, again["run_id"]) == [], "the worker trains in our own environment, so that we know its key"
+
+    for note in Path(yard.store.removeprefix("file://")).glob("answers/worker-*/environment.json"):
+        note.unlink()
+    unknown = yard.call(job(), here)
+    assert {stage["status"] for stage in unknown["stages"].values()} == {"cached"}
+    assert len(runs_below(yard, unknown["run_id"])) == 1, "where we do not know it, the pool is asked"
 
 
 def test_its_deadline_is_kept_there(yard, here, job):

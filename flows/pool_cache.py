@@ -8,6 +8,7 @@ worker of the pool is noted to run in its own. Everywhere else the pool is asked
 
 import logging
 import os
+import site
 import sys
 import time
 from pathlib import Path
@@ -113,7 +114,9 @@ def this_environment() -> str | None:
         system = [BOOT_ID.read_text().strip(), os.readlink(MOUNTS)]
     except OSError:
         return None
-    return digest_value([*system, sys.prefix, str(PACKAGE_ROOT), TRAIN.key({}).sha256])[:32]
+    added = [str(Path(folder).absolute()) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    user_site = site.getusersitepackages() if site.ENABLE_USER_SITE else None
+    return digest_value([*system, sys.prefix, str(PACKAGE_ROOT), added, user_site, TRAIN.key({}).sha256])[:32]
 
 
 def _is_ours(pool: str, store: ArtifactStore) -> bool:

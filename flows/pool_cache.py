@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from pydantic import ValidationError
 
 from trainyard.flows.handover import TrainedOnPool
+from trainyard.flows.portable import anchored
 from trainyard.flows.work_pools import UNREACHABLE, live_workers
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.filesystem import Location
@@ -61,6 +62,7 @@ def trained_before(
     if any(policy.cache != "on" for policy in policies.values()):
         return None
     started = time.monotonic()
+    estimator = anchored(estimator)  # as the pool gets it: how a path is written is part of the stage's key
     try:
         if not _is_ours(pool, context.store):
             return None

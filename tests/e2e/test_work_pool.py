@@ -101,7 +101,8 @@ def lost_worker(yard, tmp_path_factory):
         client.create_work_pool(WorkPoolCreate(name="far", type="process"))
     yard.trainyard("deploy", "--yes", "--train-on", "far")
     with yard.worker("far", folder / "first") as worker:
-        caller = yard.start(estimator, folder / "here", policies={"train": {"retries": 1}})
+        patient = {"TRAINYARD_WORKER_WAIT_S": "1800"}  # the second worker comes after the tests in between
+        caller = yard.start(estimator, folder / "here", variables=patient, policies={"train": {"retries": 1}})
         assert wait_for(lambda: list((folder / "first").glob("checkpoints/*/last.pt")), 120)
         family = [worker, *worker.children(recursive=True)]
         for process in family:

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     """What reads S3 objects: obstore where it is installed (and s3fs what it cannot), or s3fs alone."""
 
     lease_ttl_s: float = Field(default=60.0, ge=1, le=3600)
-    """Seconds after which a run on another machine that shares the store counts as dead, and its work is done anew."""
+    """Seconds after which a silent run that shares the store is dead: its work is done anew, its training ends."""
 
     progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
     """Least seconds between two progress lines of one stage."""

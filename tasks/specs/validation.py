@@ -4,8 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from trainyard.tasks.specs.quality import PRIMARY, MetricName, Problem, metric_problems
+from trainyard.tasks.specs.form import FormEntries
+from trainyard.tasks.specs.quality import LOWER_IS_BETTER, METRICS, PRIMARY, MetricName, Problem, metric_problems
 from trainyard.tasks.specs.spec import Spec
+
+_METRICS = [name for names in METRICS.values() for name in names]
+
+
+def _bounds(field: str, title: str, metrics: list[MetricName]) -> FormEntries:
+    """Entries of a form: the name of a metric and its bound."""
+    fields = {
+        "name": {"type": "string", "title": "Metric", "enum": metrics},
+        field: {"type": "number", "title": title},
+    }
+    return FormEntries("Bound", fields, lambda entry: entry.get(field), ("name", field))
+
+
+LEAST = _bounds("minimum", "Minimum", [name for name in _METRICS if name not in LOWER_IS_BETTER])
+"""Least values, by the name of a metric."""
+
+GREATEST = _bounds("maximum", "Maximum", [name for name in _METRICS if name in LOWER_IS_BETTER])
+"""Greatest values, by the name of a metric."""
 
 
 class OrtValidation(Spec):
@@ -36,14 +55,14 @@ class OrtValidation(Spec):
     """What the model answers. By default told from the run's labels: integers that name classes, or floats shaped like
     an output. Decides which metrics are measured; the classes of a regression are never compared."""
 
-    min_metrics: dict[str, FiniteFloat] = Field(
+    min_metrics: Annotated[dict[str, FiniteFloat], LEAST] = Field(
         default_factory=dict, title="Least metrics", examples=[{"accuracy": 0.95}, {"r2": 0.8}]
     )
     """Lower bounds for quality on the held-out labels in ONNX Runtime, for example ``{"accuracy": 0.95}``. Of
     classifiers: accuracy, balanced_accuracy, precision_macro, recall_macro, f1_macro, top_5_accuracy; of regressions:
     r2."""
 
-    max_metrics: dict[str, FiniteFloat] = Field(
+    max_metrics: Annotated[dict[str, FiniteFloat], GREATEST] = Field(
         default_factory=dict, title="Greatest metrics", examples=[{"mae": 0.1}, {"log_loss": 0.3}]
     )
     """Upper bounds for what is better the lower it is, for example ``{"mae": 0.1}``. Of classifiers: log_loss; of

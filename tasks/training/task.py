@@ -20,7 +20,7 @@ from trainyard.tasks.artifacts.digests import digest_bytes
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
-from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
+from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, look_up, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.gpu_slots import gpu_slots
 from trainyard.tasks.publishing import UNPUBLISHED
@@ -31,7 +31,8 @@ from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
 from trainyard.tasks.training.live_curve import LiveCurve
-from trainyard.tasks.training.packages.packages import package_components, prepare, read_asked, resolve
+from trainyard.tasks.training.packages.lock import PackageLock
+from trainyard.tasks.training.packages.packages import Asked, package_components, prepare, read_asked, resolve
 from trainyard.tasks.training.run_directory import discard_checkpoints
 from trainyard.tasks.training.snapshot import snapshot_source, source_files
 from trainyard.tasks.training.train import train_model
@@ -76,12 +77,27 @@ def train(
         reporter.finish()
         return trained
 
-    components = {
+    components = _components(estimator, source, data, asked, lock)
+    return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
+
+
+def look_up_training(
+    estimator: PyTorch, source: ArtifactRef, data: StagedData, context: StageContext
+) -> StageResult[TrainedRun] | None:
+    """The verified result of the same training of before, in this process's environment; None where there is none."""
+    asked = read_asked(estimator)
+    lock = resolve(asked, context, anew=False)
+    return look_up(TRAIN, _components(estimator, source, data, asked, lock), context)
+
+
+def _components(
+    estimator: PyTorch, source: ArtifactRef, data: StagedData, asked: Asked, lock: PackageLock
+) -> dict[str, str]:
+    return {
         **train_components(estimator, source, data),
-        **environment_components(directory),
+        **environment_components(Path(estimator.source_directory).expanduser()),
         **package_components(asked, lock),
     }
-    return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
 
 
 def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) -> dict[str, str]:

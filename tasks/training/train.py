@@ -19,7 +19,7 @@ from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
 from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.endings import num_leftovers
-from trainyard.tasks.training.exclusive import exclusive
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
@@ -62,9 +62,10 @@ def train_model(
         TrainingStalledError: The ranks wrote nothing for too long; another attempt may help.
         ScriptDefectError: The script cannot run as it is.
         TrainingTimeoutError: The deadline passed.
+        StageTimeoutError: An earlier attempt was still at work when it did.
         WorldSizeError: The ranks do not form the world that was asked for.
     """
-    with exclusive(workspace_lock(context.home, key)) as lock:
+    with exclusive(workspace_lock(context.home, key), timeout_s=context.timeout_s) as lock:
         end_remains(checkpoints_directory(context.home, key))
         run = RunDirectory.create(context.home, key)
         context.store.materialize(source, run.workspace)

@@ -126,9 +126,7 @@ class Keeper:
             _send(self.child, signum)
 
     def _lose_patience(self) -> None:
-        """Kill a rank that was asked to stop, or has reported its failure (one of its threads may never end), and is
-        still there after the grace time.
-        """
+        """Kill a rank that was asked to stop, or has failed (a thread may never end), and is there after the grace."""
         now = time.monotonic()
         if self.failed_at is None and failure_file(self.directory, self.rank.rank).exists():
             self.failed_at = now

@@ -9,6 +9,7 @@ from pathlib import Path
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import WorldSizeError
@@ -19,7 +20,6 @@ from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
 from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.endings import num_leftovers
-from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts

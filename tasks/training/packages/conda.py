@@ -14,8 +14,8 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from trainyard.tasks.artifacts.digests import digest_value
-from trainyard.tasks.errors import InvalidInputError, PermanentError, PipelineError, TransientError
 from trainyard.tasks.caching.exclusive import exclusive
+from trainyard.tasks.errors import InvalidInputError, PermanentError, PipelineError, TransientError
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.packages.installed import PROTECTED
 from trainyard.tasks.training.packages.lock import environments

@@ -13,11 +13,11 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.records import read_product, write_record
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.spec import Spec
-from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.training.packages.installed import OURSELVES, PROTECTED, broken_by, held_lines, installed_packages
 from trainyard.tasks.training.packages.pip import run_pip
 from trainyard.tasks.training.packages.requirements import Requirements

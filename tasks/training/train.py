@@ -81,7 +81,8 @@ def train_model(
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
         job = launcher.start(command, log_path=run.launcher_log, grace_s=Settings().stop_grace_s, held=lock)
-        follower = Follower(run, on_progress, StallWatch(run, estimator.stall_timeout_s))
+        watch = StallWatch(run, estimator.stall_timeout_s)
+        follower = Follower(run, on_progress, watch, elsewhere=isinstance(estimator.compute_target, Hosts))
         report = job.wait(lambda: follower.tick(job))
         follower.finish()
         if report.reason == "supervisor-lost":

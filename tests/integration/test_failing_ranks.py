@@ -15,6 +15,7 @@ from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.training.snapshot import snapshot_source
+from trainyard.tasks.training.stall import StallWatch
 from trainyard.tasks.training.train import train_model
 
 PROJECT = Path(__file__).parents[1] / "projects" / "failing"
@@ -87,12 +88,24 @@ def test_a_rank_that_fails_never_leaves_the_others_waiting(train, end):
     assert time.monotonic() - started < 120  # they would wait for 600
 
 
-def test_a_run_that_stalls_is_stopped_and_says_where_each_rank_was(train, home):
+@pytest.fixture
+def watch_from_the_end(home, monkeypatch):
+    """Nothing counts as stalled before the chosen rank is at its end, however long the others take to begin."""
+
+    class FromTheEnd(StallWatch):
+        def stalled(self):
+            logs = [path.read_text() for path in home.glob("runs/*/ranks/rank-*.log")]
+            return any("about to end" in log for log in logs) and super().stalled()
+
+    monkeypatch.setattr("trainyard.tasks.training.train.StallWatch", FromTheEnd)
+
+
+def test_a_run_that_stalls_is_stopped_and_says_where_each_rank_was(train, home, watch_from_the_end):
     """One rank alone enters an allreduce, one sits in a C call that holds the interpreter; the last only waits."""
     last = len(WAITS)
     with pytest.raises(errors.TrainingStalledError) as raised:
         params = {"--end": "wait", "--rank": last, "--others": ",".join(WAITS)}
-        train(params, stall_timeout_s=15, **ranks(last + 1))
+        train(params, stall_timeout_s=3, **ranks(last + 1))
     message = str(raised.value)
     where = [line for line in message.splitlines() if line.startswith("  rank ")]
     assert [line.partition(":")[0] for line in where] == [f"  rank {rank}" for rank in range(last + 1)]
@@ -106,9 +119,9 @@ def test_a_run_that_stalls_is_stopped_and_says_where_each_rank_was(train, home):
         assert "most recent call first" in (run / "ranks" / f"rank-{rank:05d}.log").read_text()
 
 
-def test_a_run_that_stalls_in_one_process(train):
+def test_a_run_that_stalls_in_one_process(train, watch_from_the_end):
     with pytest.raises(errors.TrainingStalledError, match=r"rank 0: File .* in native_call"):
-        train({"--end": "native-call"}, stall_timeout_s=5)
+        train({"--end": "native-call"}, stall_timeout_s=2)
 
 
 CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")

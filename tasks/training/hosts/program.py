@@ -7,6 +7,7 @@ from pathlib import Path
 _PACKAGE = "trainyard.tasks.runtime"
 MODULES = (  # in the order of their imports
     "supervisor",
+    "ranks",
     *(f"node.{name}" for name in ("protocol", "processes", "network", "facts", "pool", "follow", "job", "agent")),
 )
 

@@ -164,7 +164,8 @@ WAYS_TO_JOIN = {
     },
 }
 TRY_TO_JOIN = """
-import os, sys
+import os, sys, warnings
+warnings.simplefilter('ignore')  # torch's
 (watch,) = (finder for finder in sys.meta_path if type(finder).__name__ == 'JoinWatch')
 for name, way in ways.items():
     before, _ = watch.joined, exec(way)
@@ -251,9 +252,15 @@ def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(
 
 
 @pytest.mark.parametrize(
-    ("ending", "status"), [("os.kill(os.getpid(), 9)", 137), ("os.kill(os.getpid(), 11)", 139), ("os._exit(7)", 7)]
+    ("backend", "ending", "status"),
+    [
+        ("mpi", "os.kill(os.getpid(), 9)", 137),
+        ("mpi", "os.kill(os.getpid(), 11)", 139),
+        ("mpi", "os._exit(7)", 7),
+        ("gloo", "os.kill(os.getpid(), 9)", 137),
+        ("gloo", "os._exit(7)", 7),
+    ],
 )
-@pytest.mark.parametrize("backend", MULTI_RANK)
 def test_the_launcher_ends_as_the_rank_that_could_not_speak(ranks, backend, ending, status, monkeypatch):
     reports = []
 

@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     """URL of the artifact store; ``store/`` in the home directory by default."""
 
     stop_grace_s: float = Field(default=10.0, ge=0, le=300)
-    """Seconds that a stopped training has between SIGTERM and SIGKILL."""
+    """Seconds between SIGTERM and SIGKILL for a stopped training; also those that a failed rank has to end."""
 
     s3_transport: Literal["auto", "s3fs"] = "auto"
     """What reads S3 objects: obstore where it is installed (and s3fs what it cannot), or s3fs alone."""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.waiting import Wait
 from trainyard.tasks.errors import ObjectChangedError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.spec import Spec
@@ -50,12 +51,19 @@ class Lease(Spec):
 
 
 @contextmanager
-def held_lease(store: ArtifactStore, stage: str, key: str) -> Iterator[None]:
+def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | None = None) -> Iterator[None]:
     """Hold the lease of a key while the block runs; waits while somebody else does.
 
     For a store on this machine there is nothing to do: ``flock`` does it, and is freed by the kernel.
 
+    Args:
+        store: The store.
+        stage: Name of a stage.
+        key: Digest of its key.
+        timeout_s: Seconds to wait at most; the stage's time limit.
+
     Raises:
+        StageTimeoutError: Its holder lives, and did not come to an end in time.
         PipelineError: The store does not answer, or refuses.
     """
     if store.root.is_local:
@@ -63,7 +71,7 @@ def held_lease(store: ArtifactStore, stage: str, key: str) -> Iterator[None]:
         return
     lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
     location = _location(store, stage, key)
-    held = _take(location, lease)
+    held = _take(location, lease, Wait("a run on another machine is making the same result", timeout_s))
     stop = threading.Event()
     renewing = threading.Thread(target=_renew, args=(location, lease, held, stop), daemon=True, name="lease")
     renewing.start()
@@ -87,11 +95,10 @@ def _location(store: ArtifactStore, stage: str, key: str) -> Location:
     return store.root / f"leases/{stage}-{key}.json"
 
 
-def _take(location: Location, lease: Lease) -> ObjectInfo:
+def _take(location: Location, lease: Lease, wait: Wait) -> ObjectInfo:
     """Take the lease as soon as it is free or dead."""
     watched: Lease | None = None
     unchanged_since_s = time.monotonic()
-    told = False
     while True:
         found = _read(location)
         if found is None:
@@ -105,10 +112,18 @@ def _take(location: Location, lease: Lease) -> ObjectInfo:
             return taken
         if found and found[0] != watched:
             watched, unchanged_since_s = found[0], time.monotonic()
-            if not told:
-                log.info("A run on %s is making the same result; waiting for it.", watched.host)
-            told = True
-        time.sleep(max(_LEAST_WAIT_S, min(2.0, lease.ttl_s / 20)))
+        if found:
+            wait.tell(_who(found[0]))
+        longest_s = max(_LEAST_WAIT_S, min(2.0, lease.ttl_s / 20))
+        wait.sleep(longest_s, longest_s)
+
+
+def _who(lease: Lease) -> str:
+    """Who holds a lease and what can be done, as a sentence."""
+    return (
+        f"It is process {lease.process} on {lease.host}, which still renews its lease. If it hangs, end it (kill "
+        f"{lease.process} on {lease.host}), and this goes on."
+    )
 
 
 def _is_held(location: Location, lease: Lease) -> bool:

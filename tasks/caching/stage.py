@@ -2,28 +2,29 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
 from trainyard.tasks.caching.lease import held_lease
 from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
-from trainyard.tasks.errors import ArtifactDamagedError, StageTimeoutError, StorageNotFoundError
+from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import CacheMode, StageName
 from trainyard.tasks.specs.spec import Spec
 
 log = logging.getLogger(__name__)
+
+_ELSEWHERE = "another run is making the same result"
 
 
 class StageContext(Spec):
@@ -143,7 +144,10 @@ def run_stage(
     if key is None:
         return _run_unkeyed(stage, work, context)
     lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
-    with _single_flight(lock, context.timeout_s), held_lease(context.store, stage.name, key.sha256):
+    with (
+        exclusive(lock, _ELSEWHERE, context.timeout_s),
+        held_lease(context.store, stage.name, key.sha256, context.timeout_s),
+    ):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
             context.note(stage.name, "cached", key)
@@ -216,29 +220,3 @@ def _result(
     stage: Stage[Product], product: Product, status: Literal["ran", "cached"], key: StageKey
 ) -> StageResult[Product]:
     return StageResult(product=product, status=status, cache_key=key.sha256, num_bytes=stage.size(product))
-
-
-@contextmanager
-def _single_flight(path: Path, timeout_s: float | None) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("Another run is making the same result; waiting for it.")
-        _wait_for(lock, timeout_s)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _wait_for(lock: FileLock, timeout_s: float | None) -> None:
-    """No longer than an attempt may take; for a stage that Prefect does not interrupt."""
-    try:
-        lock.acquire(timeout=-1 if timeout_s is None else timeout_s)
-    except Timeout:
-        raise StageTimeoutError(
-            f"Another run has been making the same result for more than {timeout_s:g} seconds, the time limit of this "
-            "stage. Wait for it and run again, which reuses its result, or set a longer StagePolicy.timeout_s."
-        ) from None

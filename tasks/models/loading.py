@@ -12,6 +12,7 @@ from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.eager import EagerModel, load_eager
 from trainyard.tasks.models.kinds import DESCRIPTIONS, ModelKind
 from trainyard.tasks.models.process import Facts, ModelProcess
+from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.export import OnnxExport
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def require_loadable(kind: ModelKind, settings: OnnxExport, source: ArtifactRef 
 @contextmanager
 def model_process(module: str, source: ArtifactRef | None, store: ArtifactStore) -> Iterator[ModelProcess]:
     """A process that has a copy of the training project, for as long as the block runs."""
-    with tempfile.TemporaryDirectory(prefix="trainyard-source-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("source")) as scratch:
         folder = Path(scratch) / "source"
         if source is None:
             folder.mkdir()

@@ -14,6 +14,7 @@ from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.models.bundle import verify_bundle
 from trainyard.tasks.models.layout import LABELS_FILE, MODEL_FILE, SAMPLES_FILE, SIGNATURE_FILE
 from trainyard.tasks.models.signature import ModelSignature
+from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.bench import Bench
 from trainyard.tasks.validation.champion import compare_with_champion
@@ -67,7 +68,7 @@ def validate_model(
     """
     require_providers(settings.providers)
     store = context.store
-    with tempfile.TemporaryDirectory(prefix="trainyard-validate-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("validate")) as scratch:
         report, pictures = _measure(settings, bundle, outputs, source, champion, store, Path(scratch))
     stored = store.put_bytes(canonical_json(report.model_dump(mode="json")))
     page = store.put_bytes(render_page(report, read_curves(records, store), pictures).encode())

@@ -1,6 +1,6 @@
 """What an ONNX model must prove before it is registered."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -13,7 +13,7 @@ _METRICS = [name for names in METRICS.values() for name in names]
 
 def _bounds(field: str, title: str, metrics: list[MetricName]) -> FormEntries:
     """Entries of a form: the name of a metric and its bound."""
-    fields = {
+    fields: dict[str, dict[str, Any]] = {
         "name": {"type": "string", "title": "Metric", "enum": metrics},
         field: {"type": "number", "title": title},
     }

@@ -15,7 +15,7 @@ from trainyard.tasks import errors
 from trainyard.tasks.errors import PipelineError
 
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
-_FINAL_STATE = re.compile(r"(Finished in state \w+)\('\w+ run encountered an exception:? (\w+)\b.*", re.DOTALL)
+_FINAL_STATE = re.compile(r"(Finished in state \w+)\(['\"]\w+ run encountered an exception:? (\w+)\b.*", re.DOTALL)
 
 
 class _Brief(logging.Filter):

@@ -35,10 +35,10 @@ def valid_part(whole: type[Whole], content: Mapping[str, Any]) -> Whole | None:
         try:
             return whole.model_validate(rest)
         except ValidationError as error:
-            before = deepcopy(rest)
+            refused = deepcopy(rest)
             for item in error.errors():
-                _leave_out(rest, item["loc"], item["msg"])
-            if rest == before:
+                _leave_out(rest, refused, item["loc"], item["msg"])
+            if rest == refused:
                 return None
 
 
@@ -48,42 +48,49 @@ def new_problems(found: Iterable[str], known: Iterable[str]) -> list[str]:
     return [problem for problem in found if not any(problem in line for line in said)]
 
 
-def _leave_out(rest: dict[str, Any], place: tuple[int | str, ...], message: str) -> None:
-    """Take one refused value out: the innermost key of its place that there is."""
+def _leave_out(rest: dict[str, Any], refused: dict[str, Any], place: tuple[int | str, ...], message: str) -> None:
+    """Take one of the refused values out of the rest."""
     estimator = rest.get("estimator")
-    if isinstance(estimator, dict) and place[:1] == ("estimator",):
-        if place[1:2] == ("source_directory",) and _is_about_the_source(estimator, message):
+    if isinstance(estimator, dict) and place[0] == "estimator":
+        if place[1:] == ("source_directory",) and _is_about_the_source(refused["estimator"], message):
             return  # a value that is right in itself
         if len(place) == 1:  # the counts, which do not fit the backend
             for name in COUNTS:
                 estimator.pop(name, None)
             return
-        if place == ("estimator", "script_params") and _keep_only_data(estimator):
+        if place[1:] == ("script_params",) and _keep_only_data(estimator):
             return
         if place[1] in STOOD_IN_FOR:
             estimator[str(place[1])] = STAND_IN
             return
-    _remove(rest, place)
+    _remove(rest, _innermost(refused, place))
 
 
 def _keep_only_data(estimator: dict[str, Any]) -> bool:
     """Of parameters that are refused together, those that name data; whether that are fewer."""
-    parameters = estimator["script_params"]
+    parameters = estimator.get("script_params")
     if not isinstance(parameters, dict):
         return False
     estimator["script_params"] = {name: value for name, value in parameters.items() if isinstance(value, dict)}
     return len(estimator["script_params"]) < len(parameters)
 
 
-def _remove(folder: dict[str, Any], place: tuple[int | str, ...]) -> None:
-    for key, following in zip(place, [*place[1:], None], strict=True):
-        if key not in folder:
-            return
-        inner = folder[key]
-        if not isinstance(inner, dict) or following not in inner:
-            del folder[key]
-            return
-        folder = inner
+def _innermost(content: Any, place: tuple[int | str, ...]) -> list[int | str]:
+    """As much of a place as there are keys; what follows names a type among several, an item or what is missing."""
+    keys: list[int | str] = []
+    for key in place:
+        if not isinstance(content, dict) or key not in content:
+            break
+        keys.append(key)
+        content = content[key]
+    return keys
+
+
+def _remove(folder: Any, keys: list[int | str]) -> None:
+    for key in keys[:-1]:
+        folder = folder.get(key, {})
+    for last in keys[-1:]:
+        folder.pop(last, None)
 
 
 def _is_about_the_source(estimator: dict[str, Any], message: str) -> bool:

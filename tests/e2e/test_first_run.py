@@ -7,7 +7,6 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.processes import describe, marked, wait_for
@@ -57,7 +56,6 @@ def test_the_server_that_the_first_run_starts_stays_for_the_next_ones_until_down
     assert first.stderr.index("Starting a Prefect server") < first.stderr.index("Started a Prefect server")
     server = json.loads((tmp_path / "home" / "services" / "server.json").read_text())
     assert wait_for(lambda: [process.pid for process in marked(home)] == [server["pid"]]), describe(marked(home))
-    process = psutil.Process(server["pid"])
     assert f"Started a Prefect server, {server['address'].removesuffix('/api')}" in first.stderr
 
     second = trainyard("run", "pipeline.json", "--json")
@@ -68,5 +66,4 @@ def test_the_server_that_the_first_run_starts_stays_for_the_next_ones_until_down
     assert wait_for(lambda: [process.pid for process in marked(home)] == [server["pid"]]), describe(marked(home))
 
     assert "server: ended" in trainyard("down").stdout
-    assert not process.is_running()
     assert not marked(home)

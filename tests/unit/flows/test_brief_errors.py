@@ -9,6 +9,8 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from trainyard.flows.brief_errors import shorten_errors
 from trainyard.tasks.errors import ScriptDefectError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Logger 'prefect.* attempted to send logs to the API")
+
 MESSAGE = "Rank 0 failed first: it 'said'\nIts last lines:\n  too much"
 PLAIN = "Rank 0 failed first"
 

@@ -1,7 +1,7 @@
 """A pipeline in a YAML or JSON file: the parameters of ``training_pipeline``, for ``trainyard run``."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from trainyard.flows.valid_part import new_problems, valid_part
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
@@ -46,12 +47,15 @@ class PipelineFile(Spec):
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
-def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFile:
+def load_pipeline_file(
+    path: Path, overrides: Iterable[str] = (), check: Callable[[PipelineFile], list[str]] = lambda pipeline: []
+) -> PipelineFile:
     """Read a pipeline file. Relative paths in it are relative to the file.
 
     Args:
         path: A YAML file (JSON is YAML too).
         overrides: ``path.to.key=value`` texts, the value in YAML; for example ``estimator.script_params.--epochs=5``.
+        check: Finds what else would keep the pipeline from running; where values were refused, in what is left.
 
     Raises:
         InvalidInputError: The file cannot be read, or what it says cannot run; names every problem.
@@ -61,13 +65,17 @@ def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFil
         _apply(content, override)
     anchor = _Anchor(path.resolve().parent)
     anchor.paths_of(content)
+    problems = list(anchor.problems)
+    pipeline: PipelineFile | None
     try:
         pipeline = PipelineFile.model_validate(content)
     except ValidationError as error:
-        problems = [*anchor.problems, *(_sentence(item) for item in error.errors())]
-        raise InvalidInputError.from_problems(str(path), problems) from error
-    if anchor.problems:
-        raise InvalidInputError.from_problems(str(path), anchor.problems)
+        problems += [_sentence(item) for item in error.errors()]
+        pipeline = valid_part(PipelineFile, content)
+    if pipeline is not None:
+        problems += new_problems(check(pipeline), problems)
+    if problems or pipeline is None:
+        raise InvalidInputError.from_problems(str(path), problems)
     return pipeline
 
 

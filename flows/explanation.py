@@ -6,7 +6,7 @@ from functools import partial
 from rich.table import Table
 from rich.text import Text
 
-from trainyard.flows.data_changes import describe_difference
+from trainyard.flows.changes import describe_difference
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.explain import explain_stage
 from trainyard.tasks.caching.runs import RunName, StageNote, earlier_notes, find_run, list_runs, read_notes

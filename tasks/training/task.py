@@ -27,7 +27,7 @@ from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import MetricsTail, progress_line
 from trainyard.tasks.settings import Settings
-from trainyard.tasks.specs.datastore import DataReference
+from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
 from trainyard.tasks.training.live_curve import LiveCurve
@@ -107,14 +107,17 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
     def digest(reference: DataReference) -> str:
         return datasets[reference].sha256
 
-    arguments = estimator.arguments(digest)
+    arguments = estimator.script_params.items()
+    data_arguments = {name: value for name, value in arguments if isinstance(value, (Datastore, DataReference))}
     placed = [(reference.path_on_compute, reference) for reference in datasets if reference.path_on_compute]
     variables = {name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()}
     return {
         "input:source": source.sha256,
         "config:entry_script": estimator.entry_script,
         "config:topology": estimator.topology,
-        **{f"config:argument[{position}]": argument for position, argument in enumerate(arguments)},
+        "config:argument order": " ".join(estimator.script_params),
+        **{f"config:argument[{name}]": str(value) for name, value in arguments if name not in data_arguments},
+        **{f"input:argument[{name}]": digest(as_reference(value)) for name, value in data_arguments.items()},
         **{f"config:environment[{name}]": value for name, value in variables.items()},
         **{f"input:variable[{name}]": digest(as_reference(value)) for name, value in estimator.inputs.items()},
         **({"input:resume_from": digest(as_reference(estimator.resume_from))} if estimator.resume_from else {}),

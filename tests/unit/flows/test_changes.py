@@ -1,13 +1,14 @@
-"""What ``trainyard explain`` says of data that changed between two runs: which objects, by name."""
+"""What ``trainyard explain`` says of data and sources that changed between two runs: what, by name."""
 
 import shutil
 
 import pytest
 
-from trainyard.flows.data_changes import manifest_changes
+from trainyard.flows.changes import describe_difference, manifest_changes
 from trainyard.flows.explanation import explain_run
 from trainyard.tasks.artifacts.digests import digest_bytes
-from trainyard.tasks.caching.runs import RunName
+from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.runs import RunName, StageNote
 from trainyard.tasks.caching.stage import StageContext, run_stage
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_listings
@@ -78,3 +79,45 @@ def test_without_the_manifests_the_numbers_are_still_said(stage, source, tmp_pat
     shutil.rmtree(tmp_path / "store" / "objects")
     _, [explanation] = explain_run(store)
     assert explanation.reasons[:-1] == ["dataset 0: number of objects: 2 → 3", "dataset 0: objects changed"]
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """Two notes of a training, before and after the source tree changed."""
+    store = ArtifactStore(str(tmp_path / "store"))
+    project = tmp_path / "project"
+    (project / "lib").mkdir(parents=True)
+
+    def note(files, **components):
+        for name, text in files.items():
+            (project / name).write_text(text)
+        tree = store.put_files({name: project / name for name in files})
+        return StageNote(
+            stage="train", status="ran", cache="on", components={"input:source": tree.sha256, **components}
+        )
+
+    return store, note
+
+
+def test_explain_names_the_source_files_that_changed(notes):
+    store, note = notes
+    old = note({"train.py": "1", "old.py": "1", "lib/a.py": "1"})
+    new = note({"train.py": "2", "lib/a.py": "1", "lib/b.py": "1"})
+    found = describe_difference(store, new, old)
+    assert found == ["source: train.py changed", "source: lib/b.py added", "source: old.py removed"]
+
+
+def test_without_the_trees_the_source_is_still_said_to_have_changed(notes, tmp_path):
+    store, note = notes
+    old, new = note({"train.py": "1"}), note({"train.py": "2"})
+    shutil.rmtree(tmp_path / "store" / "objects")
+    assert describe_difference(store, new, old) == ["input:source changed"]
+
+
+def test_another_argument_is_said_once_and_another_order_of_the_same_ones_too(notes):
+    store, note = notes
+    old = note({}, **{"config:argument order": "--a", "config:argument[--a]": "1"})
+    more = note({}, **{"config:argument order": "--a --b", "config:argument[--a]": "1", "config:argument[--b]": "2"})
+    turned = more.model_copy(update={"components": {**more.components, "config:argument order": "--b --a"}})
+    assert describe_difference(store, more, old) == ["config:argument[--b] added: 2"]
+    assert describe_difference(store, turned, more) == ["config:argument order: --a --b → --b --a"]

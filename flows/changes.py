@@ -1,4 +1,7 @@
-"""What changed between two stagings, object by object: for ``trainyard explain``."""
+"""What changed between two runs, by the names that people gave: for ``trainyard explain``.
+
+Keys hold digests of whole datasets and source trees; what these consist of is in the store.
+"""
 
 import re
 from collections.abc import Collection
@@ -8,6 +11,7 @@ from itertools import zip_longest
 from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.products import StagedData, StagedDataset
+from trainyard.tasks.artifacts.references import TreeListing
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.explain import differences
 from trainyard.tasks.caching.records import read_recorded
@@ -18,11 +22,15 @@ from trainyard.tasks.staging.manifest import DatasetManifest
 _OBJECTS = re.compile(r"dataset \d+: (number of )?objects")
 """Components of a key that say of objects no more than that they changed."""
 
+_SOURCE = "input:source"
+_ARGUMENT = "config:argument["
+_ARGUMENT_ORDER = "config:argument order"
+
 _MOST_NAMED = 3
 
 
 def describe_difference(store: ArtifactStore, new: StageNote, old: StageNote) -> list[str]:
-    """What differs between two notes of a stage, for people; of staged data with the names of some objects.
+    """What differs between two notes of a stage, for people: with the names of some files and objects.
 
     Args:
         store: Where both runs kept their results.
@@ -30,17 +38,46 @@ def describe_difference(store: ArtifactStore, new: StageNote, old: StageNote) ->
         old: What an earlier one noted.
 
     Returns:
-        Lines such as ``data: +3 objects (a.npy, b.npy, c.npy)``; less is said where a manifest is gone.
+        Lines such as ``data: +3 objects (a.npy, b.npy, c.npy)`` and ``source: train.py changed``; less is said where a
+        manifest or a source tree is gone.
     """
-    names = {*new.components, *old.components}
-    objects = {name for name in names if _OBJECTS.fullmatch(name)}
-    changes = None
-    if any(new.components.get(name) != old.components.get(name) for name in objects):
-        changes = _data_changes(store, new, old)
-    if not changes:
-        return differences(new.components, old.components)
-    others = ({name: text for name, text in each.components.items() if name not in objects} for each in (new, old))
-    return [*changes, *differences(*others)]
+    changed = {name for name in {*new.components, *old.components} if _differs(name, new, old)}
+    said: set[str] = set()
+    lines: list[str] = []
+    objects = {name for name in changed if _OBJECTS.fullmatch(name)}
+    if objects and (found := _data_changes(store, new, old)):
+        lines += found
+        said |= objects
+    if _SOURCE in changed and (found := _source_changes(store, new, old)):
+        lines += found
+        said.add(_SOURCE)
+    if any(name.startswith(_ARGUMENT) and not (name in new.components and name in old.components) for name in changed):
+        said.add(_ARGUMENT_ORDER)  # another argument says it
+    others = ({name: text for name, text in each.components.items() if name not in said} for each in (new, old))
+    return [*lines, *differences(*others)]
+
+
+def _differs(name: str, new: StageNote, old: StageNote) -> bool:
+    return new.components.get(name) != old.components.get(name)
+
+
+def _source_changes(store: ArtifactStore, new: StageNote, old: StageNote) -> list[str] | None:
+    """A line for each kind of change in the source tree; None where a tree is not there (any more)."""
+    digests = [note.components.get(_SOURCE) for note in (new, old)]
+    try:
+        trees = [store.list_tree_of(digest) for digest in digests if digest]
+    except (ArtifactDamagedError, ValidationError):
+        return None
+    return [f"source: {change}" for change in tree_changes(*trees)] if len(trees) == len(digests) else None
+
+
+def tree_changes(new: TreeListing, old: TreeListing) -> list[str]:
+    """What was changed, added and removed, each with the first names."""
+    now = {entry.path: (entry.sha256, entry.executable) for entry in new.entries}
+    before = {entry.path: (entry.sha256, entry.executable) for entry in old.entries}
+    changed = {path for path in now.keys() & before.keys() if now[path] != before[path]}
+    found = [(changed, "changed"), (now.keys() - before.keys(), "added"), (before.keys() - now.keys(), "removed")]
+    return [f"{_names(paths)} {what}" for paths, what in found if paths]
 
 
 def _data_changes(store: ArtifactStore, new_note: StageNote, old_note: StageNote) -> list[str] | None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from trainyard.tasks.credentials import credentials_problem
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
@@ -38,6 +39,14 @@ class PipelineFile(Spec):
 
     store: str | None = None
     """URL of the artifact store."""
+
+    @field_validator("store")
+    @classmethod
+    def _refuse_credentials(cls, store: str | None) -> str | None:
+        problem = credentials_problem(store) if store else None
+        if problem:
+            raise ValueError(problem)
+        return store
 
     def parameters(self) -> dict[str, Any]:
         """Arguments for ``training_pipeline``."""

@@ -2,13 +2,10 @@
 
 import re
 
-from pydantic import ValidationError
-
 from trainyard.flows.work_pools import pool_problems
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import InvalidInputError, PermanentError, TransientError
 from trainyard.tasks.export.preflight import export_problems
-from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.validation import OrtValidation
@@ -58,10 +55,7 @@ def _data_problems(estimator: PyTorch) -> list[str]:
 
 def _store_problems(store_url: str) -> list[str]:
     try:
-        Datastore(url=store_url)  # no password in it
         ArtifactStore(store_url)
-    except ValidationError as error:
-        return [f"store {item['msg']}" for item in error.errors()]
     except PermanentError as error:
         return [f"store: {error}"]
     return []

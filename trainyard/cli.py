@@ -180,13 +180,11 @@ def explain(
 ) -> None:
     """Say why the stages of a pipeline run hit or missed their cache."""
     from trainyard.flows.explanation import explain_run, render_explanation
-    from trainyard.tasks.artifacts.store import ArtifactStore
-    from trainyard.tasks.settings import Settings
 
     if run in STAGE_NAMES and stage is None:  # trainyard explain export: that stage of the latest run
         run, stage = None, run
     try:
-        explained = explain_run(ArtifactStore(store or Settings().store_url), run, stage)
+        explained = explain_run(_store(store), run, stage)
     except PipelineError as error:
         _end(error)
     Console().print(render_explanation(*explained))
@@ -272,7 +270,10 @@ def _store(url: str | None) -> "ArtifactStore":
     from trainyard.tasks.artifacts.store import ArtifactStore
     from trainyard.tasks.settings import Settings
 
-    return ArtifactStore(url or Settings().store_url)
+    try:
+        return ArtifactStore(url or Settings().store_url)
+    except PipelineError as error:
+        _end(error)
 
 
 def _show(render: "Callable[[], RenderableType]") -> None:
@@ -301,14 +302,12 @@ def gc(
     What a live run or a registered model needs stays, and so does whatever was used within the last hour.
     """
     from trainyard.flows.cleaning import parse_limits, render_collection
-    from trainyard.tasks.artifacts.store import ArtifactStore
     from trainyard.tasks.cleaning.collect import collect_garbage
     from trainyard.tasks.settings import Settings
 
-    settings = Settings()
     try:
         limits = parse_limits(max_size, keep_days)
-        found = collect_garbage(ArtifactStore(store or settings.store_url), settings.home, limits, dry_run=dry_run)
+        found = collect_garbage(_store(store), Settings().home, limits, dry_run=dry_run)
     except PipelineError as error:
         _end(error)
     Console().print(render_collection(found, dry_run=dry_run))

@@ -1,19 +1,17 @@
 """A pipeline in a YAML or JSON file: the parameters of ``training_pipeline``, for ``trainyard run``."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from trainyard.flows.setting_problems import setting_problems
 from trainyard.tasks.credentials import credentials_problem
 from trainyard.tasks.errors import InvalidInputError
-from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
-from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.policy import StageName, StagePolicy
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.validation import OrtValidation
@@ -70,7 +68,7 @@ def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFil
     try:
         return PipelineFile.model_validate(content)
     except ValidationError as error:
-        raise InvalidInputError.from_problems(str(path), [_sentence(item) for item in error.errors()]) from error
+        raise InvalidInputError.from_problems(str(path), setting_problems(error, PipelineFile, content)) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,16 +131,3 @@ def _anchor_datastore(value: Any, folder: Path) -> None:
 def _anchored(url: str, folder: Path) -> str:
     """Not ``Path.as_uri``: fsspec takes a URL's path as it is, without undoing ``%20``."""
     return url if "://" in url else f"file://{(folder / Path(url).expanduser()).resolve()}"
-
-
-def _sentence(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{place} is not a setting{_suggestion(str(item['loc'][-1]))}"
-    return f"{place}: {item['msg']}" if place else str(item["msg"])
-
-
-def _suggestion(name: str) -> str:
-    specs = (PipelineFile, PyTorch, OnnxExport, OrtValidation, StagePolicy, Datastore, DataReference, Hosts)
-    close = get_close_matches(name, {field for spec in specs for field in spec.model_fields}, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,6 +1,7 @@
 """Where data lives: a datastore is a URL, a reference is a place inside it."""
 
 import os.path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -167,3 +168,15 @@ class Datastore(Spec):
 
 
 DataReference.model_rebuild()
+
+
+def kind_of_data(fields: Mapping[str, Any]) -> type[Datastore] | type[DataReference]:
+    """What a mapping is meant to be, by its shape: problems with it are those of that kind alone."""
+    if "datastore" in fields:
+        return DataReference
+    return DataReference if "url" not in fields and fields.keys() & DataReference.model_fields.keys() else Datastore
+
+
+def read_data(value: Any) -> Any:
+    """A datastore or a reference made of a mapping; anything else as it is."""
+    return kind_of_data(value).model_validate(value) if isinstance(value, dict) else value

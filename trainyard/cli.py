@@ -317,19 +317,19 @@ def gc(
 def doctor(
     datastores: Annotated[
         list[str] | None,
-        typer.Option("--datastore", help="Also check that this URL can be read; may be repeated."),
+        typer.Option(
+            "--datastore",
+            help="Also check that this can be read: a URL (for an S3 server of your own with AWS_ENDPOINT_URL set), or "
+            "a Prefect block, as block/NAME or NAME; may be repeated.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Leave out the two-rank allreduce.")] = False,
 ) -> None:
     """Say whether this machine can train, and if not, why and what to do."""
     from trainyard.deployments.doctor import run_doctor
-    from trainyard.tasks.specs.datastore import Datastore
-    from trainyard.tasks.staging.probe import probe_reference
+    from trainyard.deployments.doctor.datastores import probe_datastore
 
-    def probe(url: str) -> None:
-        probe_reference(Datastore(url=url).as_mount())
-
-    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe))
+    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe_datastore))
 
 
 @app.command("install-horovod")

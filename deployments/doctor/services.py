@@ -1,10 +1,28 @@
 """What is reached over a network: Prefect's API and the datastores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainyard.deployments.doctor.check import Check
 from trainyard.deployments.doctor.probing import Answer
-from trainyard.tasks.errors import PipelineError
+from trainyard.tasks.credentials import redacted_url
+from trainyard.tasks.errors import (
+    PipelineError,
+    StorageAccessError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
+
+_OWN_SERVER = (
+    "for an S3 server of your own set AWS_ENDPOINT_URL=http://host:port, or save a block with the endpoint and give "
+    "--datastore block/NAME"
+)
+_REMEDIES: Mapping[type[Exception], str] = {
+    StorageAccessError: "set the credentials here (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or "
+    "save them in a block and give --datastore block/NAME",
+    StorageNotFoundError: f"create it, or correct the name; {_OWN_SERVER}",
+    StorageUnavailableError: f"start the server, or correct its address; {_OWN_SERVER}",
+}
+"""What to do, where the error does not say it for this command. Other errors do."""
 
 
 def check_prefect(prefect: Answer) -> Check:
@@ -20,15 +38,27 @@ def check_prefect(prefect: Answer) -> Check:
     return Check("Prefect", "ok", f"{version}; {url} answers")
 
 
-def check_datastore(url: str, probe: Callable[[str], None]) -> Check:
+def check_prefect_server(server: Answer) -> Check:
+    """Can this machine's own server be made of the libraries that are installed?"""
+    if server.failure:
+        remedy = "a library is too new for Prefect's server, most often: make setup, or pip install 'fastapi<0.151'"
+        return Check("Prefect server", "fail", f"cannot start here: {server.failure}", remedy)
+    return Check("Prefect server", "ok", f"can start here (fastapi {server.facts['fastapi']})")
+
+
+def check_datastore(asked: str, probe: Callable[[str], None]) -> Check:
     """Can the datastore be reached?
 
     Args:
-        url: Its URL.
+        asked: Its URL, or the name of its block.
         probe: Reaches for it; raises where it cannot.
     """
+    subject = redacted_url(asked)
     try:
-        probe(url)
+        probe(asked)
     except (PipelineError, OSError) as error:
-        return Check("datastore", "fail", f"{url}: {error}", "see the message; then run the doctor again")
-    return Check("datastore", "ok", f"{url} can be reached")
+        why = str(error).replace("; this is retried.", ".")  # by a stage, not by the doctor
+        found = why if subject in why else f"{subject}: {why}"
+        remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
+        return Check("datastore", "fail", found, remedy, subject)
+    return Check("datastore", "ok", f"{subject} can be reached", subject=subject)

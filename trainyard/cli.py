@@ -310,7 +310,7 @@ def gc(
         found = collect_garbage(_store(store), Settings().home, limits, dry_run=dry_run)
     except PipelineError as error:
         _end(error)
-    Console().print(render_collection(found, dry_run=dry_run))
+    Console().print(render_collection(found, dry_run=dry_run), soft_wrap=True)
 
 
 @app.command()

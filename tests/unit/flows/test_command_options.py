@@ -62,6 +62,16 @@ def test_gc_says_what_would_go_and_then_removes_it(home, tmp_path):
     assert (done.exit_code, record.exists()) == (0, False), done.output
 
 
+def test_gc_says_why_the_limit_is_not_met_right_after_a_run(home):
+    write_record(ArtifactStore(str(home / "store")), StageKey("stage", {"config": "1"}), StagedData())
+    told = gc("--max-size", "1B", "--dry-run")
+    first, *_ = told.output.splitlines()
+    assert first.startswith("0 B would be removed, ") and first.endswith(" kept"), told.output
+    assert "The limit of 1 B is not met: " in told.output
+    assert "used within the last hour" in told.output
+    assert "not met" not in gc("--max-size", "1GB", "--dry-run").output
+
+
 def test_gc_without_a_limit_removes_nothing_and_says_why(home):
     with pytest.raises(SystemExit) as ended:
         cli.gc()

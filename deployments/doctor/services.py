@@ -53,12 +53,24 @@ def check_datastore(asked: str, probe: Callable[[str], None]) -> Check:
         asked: Its URL, or the name of its block.
         probe: Reaches for it; raises where it cannot.
     """
-    subject = redacted_url(asked)
     try:
         probe(asked)
     except (PipelineError, OSError) as error:
-        why = str(error).replace("; this is retried.", ".")  # by a stage, not by the doctor
-        found = why if subject in why else f"{subject}: {why}"
-        remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
-        return Check("datastore", "fail", found, remedy, subject)
+        return unreachable("datastore", asked, error)
+    subject = redacted_url(asked)
     return Check("datastore", "ok", f"{subject} can be reached", subject=subject)
+
+
+def unreachable(name: str, address: str, error: Exception) -> Check:
+    """The answer for a place that could not be reached: what it is, why, and what to do.
+
+    Args:
+        name: Of the check.
+        address: What was asked for; credentials in it are not shown.
+        error: Why.
+    """
+    subject = redacted_url(address)
+    why = str(error).replace("; this is retried.", ".")  # by a stage, not by the doctor
+    found = why if subject in why else f"{subject}: {why}"
+    remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
+    return Check(name, "fail", found, remedy, subject)

@@ -66,22 +66,14 @@ def render_collection(found: Collection, *, dry_run: bool) -> RenderableType:
 
 
 def _remarks(found: Collection) -> Iterator[str]:
-    plans = [("", found.store.kept_bytes + found.home.kept_bytes, (found.store, found.home))]
-    if not found.shared:
-        plans = [(f" in the {place}", plan.kept_bytes, (plan,)) for place, plan in _places(found)]
-    for place, kept, parts in plans:
+    places: list[tuple[str, list[Plan]]] = [("in the store", [found.store]), ("on this machine", [found.home])]
+    for place, plans in [("", [found.store, found.home])] if found.shared else places:
+        kept = sum(plan.kept_bytes for plan in plans)
         if found.limits.max_bytes is not None and kept > found.limits.max_bytes:
-            yield (
-                f"The limit of {format_bytes(found.limits.max_bytes)} is not met{place}: "
-                f"{_why_kept(sum(plan.young_bytes for plan in parts), sum(plan.needed_bytes for plan in parts))}."
-            )
+            why = _why_kept(sum(plan.young_bytes for plan in plans), sum(plan.needed_bytes for plan in plans))
+            yield f"The limit of {format_bytes(found.limits.max_bytes)} is not met {place}".rstrip() + f": {why}."
     if found.server_bytes:
         yield f"Not counted, and never removed: {format_bytes(found.server_bytes)} of Prefect's own server."
-
-
-def _places(found: Collection) -> Iterator[tuple[str, Plan]]:
-    yield "store", found.store
-    yield "directory of this machine", found.home
 
 
 def _why_kept(young_bytes: int, needed_bytes: int) -> str:

@@ -20,6 +20,7 @@ _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,31}"
 _CHAIN = re.compile(rf"::(?=/|{_SCHEME}::)")
 _ADDRESS = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?!{_SCHEME}://).)+)", re.DOTALL)
 _IN_TEXT = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?!{_SCHEME}://)[^\s\"<>])+)")
+_NOT_IN_A_URL = re.compile(r"[\s\"<>]")
 _END_OF_SENTENCE = ")]}'`.,:;!?"
 _PORT = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[^:]*)(:[0-9]*)?")
 _ACCESS_POINT = re.compile(r"arn:[^:]*:s3[a-z-]*:[^@]*")
@@ -88,8 +89,10 @@ def redacted(text: str) -> str:
 
 
 def redacted_url(url: str) -> str:
-    """A URL to show: of one with credentials, no more than what surely is none."""
-    return url if credentials_problem(url) is None else f"{url.partition('://')[0]}://{HIDDEN}"
+    """A URL to show; of one with credentials and a character that no URL has, no more than its scheme."""
+    if credentials_problem(url) is None:
+        return url
+    return f"{url.partition('://')[0]}://{HIDDEN}" if _NOT_IN_A_URL.search(url) else redacted(url)
 
 
 def _addresses(url: str) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@ import sys
 from io import StringIO
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from trainyard.deployments.doctor import Check, check_machine, datastores, render
@@ -256,9 +257,9 @@ def test_blocks_are_told_from_places(tmp_path, monkeypatch):
         assert datastores.block_name(asked) is None
 
 
-def test_a_block_without_a_server_to_ask(home, monkeypatch):
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(InvalidInputError, match="trainyard up"):
+def test_a_block_without_a_server_to_ask(home):
+    no_server = temporary_settings(restore_defaults={PREFECT_API_URL})  # another test's may be at work
+    with no_server, pytest.raises(InvalidInputError, match="trainyard up"):
         datastores.probe_datastore("block/lab")
 
 

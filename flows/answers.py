@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from trainyard.tasks import errors
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.credentials import redacted, redacted_url
 from trainyard.tasks.errors import PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import StageName
@@ -44,7 +45,7 @@ class Failure(Spec):
     def of(cls, error: Exception) -> "Failure":
         """An error as a value; attributes that JSON has no words for become text."""
         details = {name: _plain(value) for name, value in vars(error).items() if isinstance(error, PipelineError)}
-        return cls(type=type(error).__name__, message=str(error), details=details)
+        return cls(type=type(error).__name__, message=redacted(str(error)), details=details)
 
     def error(self) -> PipelineError:
         """The error again; one that is not of our tree becomes a ``PipelineError``, which is not retried."""
@@ -122,7 +123,7 @@ def _write(store_url: str, path: str, value: BaseModel) -> None:
     try:
         (ArtifactStore(store_url).root / path).write_bytes(value.model_dump_json(indent=1).encode())
     except (PipelineError, ValidationError) as error:
-        log.warning("The store %s does not keep how this run ended: %s", store_url, error)
+        log.warning("The store %s does not keep how this run ended: %s", redacted_url(store_url), error)
 
 
 def _plain(value: object) -> Any:

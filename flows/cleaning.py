@@ -2,12 +2,15 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from trainyard.flows.summary import format_bytes
 from trainyard.tasks.cleaning.collect import Collection
-from trainyard.tasks.cleaning.plan import Limits
+from trainyard.tasks.cleaning.plan import Limits, Plan
 from trainyard.tasks.errors import InvalidInputError
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
@@ -45,12 +48,12 @@ def parse_size(text: str) -> int:
     return int(float(number) * base ** (_POWERS.index(unit[0]) + 1 if unit else 0))
 
 
-def render_collection(found: Collection, *, dry_run: bool) -> Table:
-    """What went, or would, by kind."""
+def render_collection(found: Collection, *, dry_run: bool) -> RenderableType:
+    """What went, or would, by kind; and why more than the limit stays, where it does."""
     would = "would be removed" if dry_run else "removed"
     freed = found.store.num_bytes + found.home.num_bytes
     kept = found.store.kept_bytes + found.home.kept_bytes
-    table = Table(title=f"{format_bytes(freed)} {would}, {format_bytes(kept)} kept", title_justify="left")
+    table = Table()
     table.add_column("what")
     table.add_column("where")
     table.add_column("number", justify="right")
@@ -58,4 +61,26 @@ def render_collection(found: Collection, *, dry_run: bool) -> Table:
         for kind, number in sorted(Counter(item.kind for item in plan.items).items()):
             table.add_row(kind, place, f"{number:,}")
         table.add_row("files", place, f"{len(plan.blobs):,}")
-    return table
+    title = f"{format_bytes(freed)} {would}, {format_bytes(kept)} kept"
+    return Group(Text(title, style="bold"), table, *map(Text, _remarks(found)))
+
+
+def _remarks(found: Collection) -> Iterator[str]:
+    places: list[tuple[str, list[Plan]]] = [("in the store", [found.store]), ("on this machine", [found.home])]
+    for place, plans in [("", [found.store, found.home])] if found.shared else places:
+        kept = sum(plan.kept_bytes for plan in plans)
+        if found.limits.max_bytes is not None and kept > found.limits.max_bytes:
+            why = _why_kept(sum(plan.young_bytes for plan in plans), sum(plan.needed_bytes for plan in plans))
+            yield f"The limit of {format_bytes(found.limits.max_bytes)} is not met {place}".rstrip() + f": {why}."
+    if found.server_bytes:
+        yield f"Not counted, and never removed: {format_bytes(found.server_bytes)} of Prefect's own server."
+
+
+def _why_kept(young_bytes: int, needed_bytes: int) -> str:
+    reasons = []
+    if young_bytes:
+        young = "are too young to go: used within the last hour, or written within the last day and not yet spoken of"
+        reasons.append(f"{format_bytes(young_bytes)} {young}")
+    if needed_bytes:
+        reasons.append(f"{format_bytes(needed_bytes)} are needed by a live run or a registered model")
+    return "; ".join(reasons) or "more came into use meanwhile"

@@ -14,6 +14,7 @@ from trainyard.flows.pipeline_handle import PipelineRun
 from trainyard.flows.pipeline_run import default_model_name
 from trainyard.flows.portable import anchored
 from trainyard.flows.prefect_errors import prefect_errors
+from trainyard.flows.setting_problems import setting_problems
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.settings import Settings
@@ -86,10 +87,11 @@ class Experiment:
 
 def _pipeline(estimator: PyTorch, arguments: dict[str, Any]) -> PipelineFile:
     """The parameters, checked here; the store is named, so that this process finds what the worker keeps."""
+    given = {"estimator": estimator, **arguments}
     try:
-        pipeline = PipelineFile.model_validate({"estimator": estimator, **arguments})
+        pipeline = PipelineFile.model_validate(given)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, line['loc']))}: {line['msg']}" for line in error.errors()]
+        problems = setting_problems(error, PipelineFile, given)
         raise InvalidInputError.from_problems("The training pipeline", problems) from error
     store = pipeline.store or Settings().store_url
     return pipeline.model_copy(update={"store": Location(store).url})

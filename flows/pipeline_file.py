@@ -3,19 +3,18 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, field_validator
 
-from trainyard.flows.valid_part import new_problems, valid_part
+from trainyard.flows.setting_problems import setting_problems
+from trainyard.flows.valid_part import STAND_IN, new_problems, valid_part
+from trainyard.tasks.credentials import credentials_problem
 from trainyard.tasks.errors import InvalidInputError
-from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
-from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.policy import StageName, StagePolicy
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.validation import OrtValidation
@@ -42,6 +41,14 @@ class PipelineFile(Spec):
     store: str | None = None
     """URL of the artifact store."""
 
+    @field_validator("store")
+    @classmethod
+    def _refuse_credentials(cls, store: str | None) -> str | None:
+        problem = credentials_problem(store) if store else None
+        if problem:
+            raise ValueError(problem)
+        return store
+
     def parameters(self) -> dict[str, Any]:
         """Arguments for ``training_pipeline``."""
         return {name: getattr(self, name) for name in type(self).model_fields}
@@ -65,18 +72,20 @@ def load_pipeline_file(
         _apply(content, override)
     anchor = _Anchor(path.resolve().parent)
     anchor.paths_of(content)
-    problems = list(anchor.problems)
-    pipeline: PipelineFile | None
-    try:
-        pipeline = PipelineFile.model_validate(content)
-    except ValidationError as error:
-        problems += [_sentence(item) for item in error.errors()]
-        pipeline = valid_part(PipelineFile, content)
+    pipeline, errors = valid_part(PipelineFile, content)
+    first, *later = [setting_problems(error, PipelineFile, content) for error in errors] or [[]]
+    behind = [problem for problems in later for problem in problems if _is_the_persons(problem)]
+    problems = list(dict.fromkeys([*anchor.problems, *first, *behind]))
     if pipeline is not None:
         problems += new_problems(check(pipeline), problems)
     if problems or pipeline is None:
         raise InvalidInputError.from_problems(str(path), problems)
     return pipeline
+
+
+def _is_the_persons(problem: str) -> bool:
+    """Whether a problem of what is left of a file is one of the file's, and not of what was left out of it."""
+    return STAND_IN not in problem and not problem.endswith("Field required")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -155,16 +164,3 @@ class _Anchor:
         except RuntimeError:
             self.problems.append(f"{name}: {url!r}: this machine knows no such user")
             return url
-
-
-def _sentence(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{place} is not a setting{_suggestion(str(item['loc'][-1]))}"
-    return f"{place}: {item['msg']}" if place else str(item["msg"])
-
-
-def _suggestion(name: str) -> str:
-    specs = (PipelineFile, PyTorch, OnnxExport, OrtValidation, StagePolicy, Datastore, DataReference, Hosts)
-    close = get_close_matches(name, {field for spec in specs for field in spec.model_fields}, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,13 +1,13 @@
 """Refuse bad input before anything is launched, all problems at once."""
 
+import logging
 import re
-
-from pydantic import ValidationError
 
 from trainyard.flows.targets import with_loaded_target
 from trainyard.flows.valid_part import STAND_IN
 from trainyard.flows.work_pools import pool_problems
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.credentials import redacted
 from trainyard.tasks.errors import InvalidInputError, PermanentError, PrefectUnavailableError, TransientError
 from trainyard.tasks.export.preflight import export_problems
 from trainyard.tasks.specs.datastore import DataReference, Datastore
@@ -18,6 +18,12 @@ from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.staging.probe import probe_reference
 from trainyard.tasks.training.preflight import named_work_pool, training_problems
 from trainyard.tasks.validation.preflight import validation_problems
+
+log = logging.getLogger(__name__)
+
+_STORAGES = "s3 s3a gs gcs az abfs abfss adl oss hdfs webhdfs sftp ssh smb ftp"
+STORAGE_URL = re.compile(rf"({'|'.join(_STORAGES.split())})://.+")
+"""What data is named by; ``http`` and ``file`` as well name servers and meeting places of ranks."""
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -42,6 +48,8 @@ def check_inputs(
     problems = [*unknown_target, *_input_problems(loaded, model_name, store_url, export, validation, has_server=True)]
     if problems:
         raise InvalidInputError.from_problems("The training pipeline", problems)
+    for warning in text_warnings(loaded):
+        log.warning("%s", warning)
     return loaded
 
 
@@ -122,6 +130,18 @@ def _input_problems(
     return [problem for problem in problems if STAND_IN not in problem]
 
 
+def text_warnings(estimator: PyTorch) -> list[str]:
+    """What to say of arguments that look like data and are texts: a script may read them itself, so they are right."""
+    texts = {name: value for name, value in estimator.script_params.items() if isinstance(value, str)}
+    return [
+        f"The script gets {name} as the text {redacted(text)!r}, and nothing is staged for it. If it is data, write "
+        f"Datastore(url=...) in Python, or {name}: {{url: ...}} in a pipeline file: the script then gets a local path "
+        "to verified files."
+        for name, text in texts.items()
+        if STORAGE_URL.fullmatch(text.strip())
+    ]
+
+
 def _data_problems(estimator: PyTorch) -> list[str]:
     problems = []
     for reference in estimator.references:
@@ -136,10 +156,7 @@ def _data_problems(estimator: PyTorch) -> list[str]:
 
 def _store_problems(store_url: str) -> list[str]:
     try:
-        Datastore(url=store_url)  # no password in it
         ArtifactStore(store_url)
-    except ValidationError as error:
-        return [f"store {item['msg']}" for item in error.errors()]
     except PermanentError as error:
         return [f"store: {error}"]
     return []

@@ -20,26 +20,31 @@ COUNTS = ("node_count", "process_count_per_node")
 Whole = TypeVar("Whole", bound=Spec)
 
 
-def valid_part(whole: type[Whole], content: Mapping[str, Any]) -> Whole | None:
-    """The pipeline without the values that were refused, as if they had not been given.
+def valid_part(whole: type[Whole], content: Mapping[str, Any]) -> tuple[Whole | None, list[ValidationError]]:
+    """The pipeline without the values that are refused, as if they had not been given, and why they are.
+
+    What is wrong with several values together is often found only where each is right in itself: one error after
+    another, each of what was left by then.
 
     Args:
         whole: What the content describes: a spec with a field ``estimator``.
         content: What the person wrote.
 
     Returns:
-        None where nothing can be made of it.
+        The pipeline, None where nothing can be made of it; and every error, none where all of it is right.
     """
     rest = deepcopy(dict(content))
+    errors: list[ValidationError] = []
     while True:
         try:
-            return whole.model_validate(rest)
+            return whole.model_validate(rest), errors
         except ValidationError as error:
+            errors.append(error)
             refused = deepcopy(rest)
             for item in error.errors():
                 _leave_out(rest, refused, item["loc"], item["msg"])
             if rest == refused:
-                return None
+                return None, errors
 
 
 def new_problems(found: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -54,7 +59,8 @@ def _leave_out(rest: dict[str, Any], refused: dict[str, Any], place: tuple[int |
     if isinstance(estimator, dict) and place[0] == "estimator":
         if place[1:] == ("source_directory",) and _is_about_the_source(refused["estimator"], message):
             return  # a value that is right in itself
-        if len(place) == 1:  # the counts, which do not fit the backend
+        if len(place) == 1 or (place[1] == "distributed_backend" and "distributed_backend" not in estimator):
+            # the counts, which need a backend
             for name in COUNTS:
                 estimator.pop(name, None)
             return

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError, StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
@@ -20,6 +20,8 @@ class DatastoreBlock(Block):
     _block_type_name: ClassVar[str | None] = "Trainyard Datastore"
     _block_type_slug: ClassVar[str | None] = "trainyard-datastore"
     _description: ClassVar[str | None] = "Where training data lives, and the credentials to read it."
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: str = Field(min_length=1, title="URL", description="Any fsspec URL, for example s3://training-data/digits.")
     endpoint_url: str | None = Field(
@@ -43,6 +45,11 @@ class DatastoreBlock(Block):
     @classmethod
     def _check_url(cls, url: str) -> str:
         return Datastore(url=url).url
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _check_endpoint(cls, url: str | None) -> str | None:
+        return Datastore(url="s3://any", endpoint_url=url).endpoint_url
 
 
 def load_datastore(name: str) -> Datastore:

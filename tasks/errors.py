@@ -30,8 +30,11 @@
         └── RegistrationError           the registry refused the model
 
 A message says what happened, where, what was expected and found, and what to do. Third-party exceptions are
-translated once, in the module that imports the third party. Every error survives pickling.
+translated once, in the module that imports the third party. Every error survives pickling. Credentials of URLs never
+stand in one, whatever was put into it.
 """
+
+from trainyard.tasks.credentials import redacted
 
 
 class PipelineError(Exception):
@@ -43,8 +46,14 @@ class PipelineError(Exception):
     """
 
     def __init__(self, message: str = "", **details: object) -> None:
-        super().__init__(message)
-        self.__dict__.update(details)
+        super().__init__(redacted(message))
+        self.__dict__.update({name: _redacted(value) for name, value in details.items()})
+
+
+def _redacted(value: object) -> object:
+    if isinstance(value, str):
+        return redacted(value)
+    return tuple(map(_redacted, value)) if isinstance(value, tuple) else value
 
 
 class TransientError(PipelineError):

@@ -180,13 +180,11 @@ def explain(
 ) -> None:
     """Say why the stages of a pipeline run hit or missed their cache."""
     from trainyard.flows.explanation import explain_run, render_explanation
-    from trainyard.tasks.artifacts.store import ArtifactStore
-    from trainyard.tasks.settings import Settings
 
     if run in STAGE_NAMES and stage is None:  # trainyard explain export: that stage of the latest run
         run, stage = None, run
     try:
-        explained = explain_run(ArtifactStore(store or Settings().store_url), run, stage)
+        explained = explain_run(_store(store), run, stage)
     except PipelineError as error:
         _end(error)
     Console().print(render_explanation(*explained))
@@ -272,7 +270,10 @@ def _store(url: str | None) -> "ArtifactStore":
     from trainyard.tasks.artifacts.store import ArtifactStore
     from trainyard.tasks.settings import Settings
 
-    return ArtifactStore(url or Settings().store_url)
+    try:
+        return ArtifactStore(url or Settings().store_url)
+    except PipelineError as error:
+        _end(error)
 
 
 def _show(render: "Callable[[], RenderableType]") -> None:
@@ -301,41 +302,39 @@ def gc(
     What a live run or a registered model needs stays, and so does whatever was used within the last hour.
     """
     from trainyard.flows.cleaning import parse_limits, render_collection
-    from trainyard.tasks.artifacts.store import ArtifactStore
     from trainyard.tasks.cleaning.collect import collect_garbage
     from trainyard.tasks.settings import Settings
 
-    settings = Settings()
     try:
         limits = parse_limits(max_size, keep_days)
-        found = collect_garbage(ArtifactStore(store or settings.store_url), settings.home, limits, dry_run=dry_run)
+        found = collect_garbage(_store(store), Settings().home, limits, dry_run=dry_run)
     except PipelineError as error:
         _end(error)
-    Console().print(render_collection(found, dry_run=dry_run))
+    Console().print(render_collection(found, dry_run=dry_run), soft_wrap=True)
 
 
 @app.command()
 def doctor(
     datastores: Annotated[
         list[str] | None,
-        typer.Option("--datastore", help="Also check that this URL can be read; may be repeated."),
+        typer.Option(
+            "--datastore",
+            help="Also check that this can be read: a URL (for an S3 server of your own with AWS_ENDPOINT_URL set), or "
+            "a Prefect block, as block/NAME or NAME; may be repeated.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Leave out the two-rank allreduce.")] = False,
 ) -> None:
     """Say whether this machine can train, and if not, why and what to do."""
     from trainyard.deployments.doctor import run_doctor
+    from trainyard.deployments.doctor.datastores import probe_datastore
     from trainyard.tasks.artifacts.filesystem import Location
     from trainyard.tasks.settings import Settings
-    from trainyard.tasks.specs.datastore import Datastore
-    from trainyard.tasks.staging.probe import probe_reference
-
-    def probe(url: str) -> None:
-        probe_reference(Datastore(url=url).as_mount())
 
     url = Settings().store_url
     is_shared = url.startswith(("s3://", "s3a://"))
     store = (url, lambda url: Location(url).has_conditional_writes()) if is_shared else None
-    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe, store=store))
+    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe_datastore, store=store))
 
 
 @app.command("install-horovod")

@@ -9,7 +9,12 @@ from trainyard.deployments.doctor.interpreter import check_compiler, check_pytho
 from trainyard.deployments.doctor.libraries import check_gpu, check_onnxruntime, check_torch
 from trainyard.deployments.doctor.mpi import check_mpi4py, check_mpirun
 from trainyard.deployments.doctor.probing import ask
-from trainyard.deployments.doctor.services import check_datastore, check_prefect, check_store
+from trainyard.deployments.doctor.services import (
+    check_datastore,
+    check_prefect,
+    check_prefect_server,
+    check_store,
+)
 
 
 def check_machine(
@@ -24,7 +29,7 @@ def check_machine(
     Libraries with native code are imported in processes of their own, so that a crash is an answer.
 
     Args:
-        datastores: URLs of the datastores that must be reachable.
+        datastores: URLs of the datastores, or names of the blocks, that must be reachable.
         probe: Reaches for a datastore, and raises a ``PipelineError`` or ``OSError`` where it cannot be reached.
         store: URL of an artifact store that several machines can reach, and what tries its conditional writes.
         quick: Leave out the all-reduce over two processes, which takes some seconds.
@@ -44,7 +49,10 @@ def check_machine(
     yield from check_horovod(torch, ask("horovod_probe"))
     yield Check("all-reduce", "skip", "left out (quick)") if quick else check_allreduce()
     yield check_onnxruntime(ask("onnxruntime_probe"))
-    yield check_prefect(ask("prefect_probe"))
+    prefect = ask("prefect_probe")
+    yield check_prefect(prefect)
+    if prefect.facts and not prefect.facts["api_url"]:  # a server of this machine's own is needed
+        yield check_prefect_server(ask("prefect_server_probe"))
     if probe is not None:
         yield from (check_datastore(url, probe) for url in datastores)
     if store is not None:

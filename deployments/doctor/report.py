@@ -22,7 +22,7 @@ def run_doctor(
     """Look at this machine, print what was found, and say whether it can train.
 
     Args:
-        datastores: URLs of the datastores that must be reachable.
+        datastores: URLs of the datastores, or names of the blocks, that must be reachable.
         probe: Reaches for a datastore, and raises a ``PipelineError`` or ``OSError`` where it cannot be reached.
         store: URL of an artifact store that several machines can reach, and what tries its conditional writes.
         quick: Leave out the all-reduce over two processes, which takes some seconds.
@@ -34,7 +34,7 @@ def run_doctor(
     with console.status("looking at this machine"):
         checks = list(check_machine(datastores, probe=probe, store=store, quick=quick))
     console.print(render(checks))
-    failed = [check.name for check in checks if check.status == "fail"]
+    failed = [check.title for check in checks if check.status == "fail"]
     console.print(f"This machine cannot train yet: {', '.join(failed)}." if failed else "This machine can train.")
     return 1 if failed else 0
 

@@ -1,10 +1,28 @@
 """What is reached over a network: Prefect's API and the datastores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainyard.deployments.doctor.check import Check
 from trainyard.deployments.doctor.probing import Answer
-from trainyard.tasks.errors import PipelineError
+from trainyard.tasks.credentials import redacted_url
+from trainyard.tasks.errors import (
+    PipelineError,
+    StorageAccessError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
+
+_OWN_SERVER = (
+    "for an S3 server of your own set AWS_ENDPOINT_URL=http://host:port, or save a block with the endpoint and give "
+    "--datastore block/NAME"
+)
+_REMEDIES: Mapping[type[Exception], str] = {
+    StorageAccessError: "set the credentials here (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or "
+    "save them in a block and give --datastore block/NAME",
+    StorageNotFoundError: f"create it, or correct the name; {_OWN_SERVER}",
+    StorageUnavailableError: f"start the server, or correct its address; {_OWN_SERVER}",
+}
+"""What to do, where the error does not say it for this command. Other errors do."""
 
 
 def check_prefect(prefect: Answer) -> Check:
@@ -20,18 +38,27 @@ def check_prefect(prefect: Answer) -> Check:
     return Check("Prefect", "ok", f"{version}; {url} answers")
 
 
-def check_datastore(url: str, probe: Callable[[str], None]) -> Check:
+def check_prefect_server(server: Answer) -> Check:
+    """Can this machine's own server be made of the libraries that are installed?"""
+    if server.failure:
+        remedy = "a library is too new for Prefect's server, most often: make setup, or pip install 'fastapi<0.151'"
+        return Check("Prefect server", "fail", f"cannot start here: {server.failure}", remedy)
+    return Check("Prefect server", "ok", f"can start here (fastapi {server.facts['fastapi']})")
+
+
+def check_datastore(asked: str, probe: Callable[[str], None]) -> Check:
     """Can the datastore be reached?
 
     Args:
-        url: Its URL.
+        asked: Its URL, or the name of its block.
         probe: Reaches for it; raises where it cannot.
     """
     try:
-        probe(url)
+        probe(asked)
     except (PipelineError, OSError) as error:
-        return Check("datastore", "fail", f"{url}: {error}", "see the message; then run the doctor again")
-    return Check("datastore", "ok", f"{url} can be reached")
+        return unreachable("datastore", asked, error)
+    subject = redacted_url(asked)
+    return Check("datastore", "ok", f"{subject} can be reached", subject=subject)
 
 
 def check_store(url: str, has_conditional_writes: Callable[[str], bool]) -> Check:
@@ -41,11 +68,29 @@ def check_store(url: str, has_conditional_writes: Callable[[str], bool]) -> Chec
         url: Its URL.
         has_conditional_writes: Tries whether it refuses to create what is there; raises where it cannot be reached.
     """
+    subject = redacted_url(url)
     try:
         is_safe = has_conditional_writes(url)
     except (PipelineError, OSError) as error:
-        return Check("artifact store", "fail", f"{url}: {error}", "see the message; then run the doctor again")
+        return unreachable("artifact store", url, error)
     if is_safe:
-        return Check("artifact store", "ok", f"{url}: conditional writes")
+        return Check("artifact store", "ok", f"{subject}: conditional writes", subject=subject)
     remedy = "register models from one machine only, or take a server with conditional writes (Amazon S3, MinIO, Ceph)"
-    return Check("artifact store", "warn", f"{url} overwrites where it should refuse (If-None-Match)", remedy)
+    return Check(
+        "artifact store", "warn", f"{subject} overwrites where it should refuse (If-None-Match)", remedy, subject
+    )
+
+
+def unreachable(name: str, address: str, error: Exception) -> Check:
+    """The answer for a place that could not be reached: what it is, why, and what to do.
+
+    Args:
+        name: Of the check.
+        address: What was asked for; credentials in it are not shown.
+        error: Why.
+    """
+    subject = redacted_url(address)
+    why = str(error).replace("; this is retried.", ".")  # by a stage, not by the doctor
+    found = why if subject in why else f"{subject}: {why}"
+    remedy = next((text for kind, text in _REMEDIES.items() if isinstance(error, kind)), "")
+    return Check(name, "fail", found, remedy, subject)

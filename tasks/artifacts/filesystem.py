@@ -19,6 +19,7 @@ from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.s3_listing import list_pages
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
+from trainyard.tasks.credentials import credentials_problem, endpoint_problem, redacted_url
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 
@@ -43,10 +44,13 @@ class Location:
         storage_options: Passed to the fsspec implementation; may hold secrets, never shown.
 
     Raises:
-        InvalidInputError: The URL's scheme is unknown.
+        InvalidInputError: The URL's scheme is unknown, or it holds credentials.
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        problem = credentials_problem(url)
+        if problem:
+            raise InvalidInputError(f"The URL {redacted_url(url)} {problem}.")
         if not known_scheme(url):
             raise InvalidInputError(unknown_scheme(url))
         self._options = dict(storage_options or {})
@@ -88,11 +92,19 @@ class Location:
 
     @property
     def endpoint(self) -> str:
-        """Address of the S3 server as its client resolves it (option, environment, profile); else empty."""
+        """Address of the S3 server as its client resolves it (option, environment, profile); else empty.
+
+        Raises:
+            InvalidInputError: It holds credentials; the address is part of keys and of what is shown.
+        """
         if not self._is_s3:
             return ""
         with translated(self.url):
-            return str(self._fs.s3.meta.endpoint_url)
+            address = str(self._fs.s3.meta.endpoint_url)
+        problem = endpoint_problem(address)
+        if problem:
+            raise InvalidInputError(f"The endpoint URL {redacted_url(address)} of {self.url} {problem}.")
+        return address
 
     def exists(self) -> bool:
         """Whether there is an object here (for local files, a file or directory)."""

@@ -6,13 +6,13 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.cleaning.home_inventory import pool_files, take_home_inventory
+from trainyard.tasks.cleaning.home_inventory import pool_files, server_bytes, take_home_inventory
 from trainyard.tasks.cleaning.plan import Inventory, Item, Limits, Plan, common, plan_removal
 from trainyard.tasks.cleaning.store_inventory import take_store_inventory
 from trainyard.tasks.errors import InvalidInputError
@@ -28,6 +28,15 @@ class Collection:
 
     home: Plan
     """In this machine's directory."""
+
+    limits: Limits
+    """What was asked for."""
+
+    shared: bool
+    """Whether one limit is for both together: the store is on this machine."""
+
+    server_bytes: int
+    """Size of the files of Prefect's server on this machine, which are not collected."""
 
 
 def collect_garbage(store: ArtifactStore, home: Path, limits: Limits, *, dry_run: bool) -> Collection:
@@ -55,7 +64,7 @@ def collect_garbage(store: ArtifactStore, home: Path, limits: Limits, *, dry_run
             if dry_run or not any((found.store.items, found.store.blobs, found.home.items, found.home.blobs)):
                 return found
             again = _look(store, home, limits)
-            agreed = Collection(common(found.store, again.store), common(found.home, again.home))
+            agreed = replace(again, store=common(found.store, again.store), home=common(found.home, again.home))
             _clean_store(store, agreed.store)
             _clean_home(home, agreed.home)
             return agreed
@@ -69,11 +78,15 @@ def _look(store: ArtifactStore, home: Path, limits: Limits) -> Collection:
     at_home = take_home_inventory(home, contents.live_digests, contents.live_keys)
     in_store = contents.inventory
     if not store.root.is_local:
-        return Collection(plan_removal(in_store, limits, now_s), plan_removal(at_home, limits, now_s))
+        plans = (plan_removal(in_store, limits, now_s), plan_removal(at_home, limits, now_s))
+        return Collection(*plans, limits, shared=False, server_bytes=server_bytes(home))
     # On one disk, one limit for both: what was unused for longest goes, wherever it is.
     both = Inventory([*in_store.items, *at_home.items], {**in_store.blobs, **at_home.blobs})
     plan = plan_removal(both, limits, now_s)
-    return Collection(_part_of(plan, in_store), _part_of(plan, at_home))
+    parts = (_part_of(plan, in_store), _part_of(plan, at_home))
+    # What stays, and why, is known of both together: it is said once.
+    parts = (replace(parts[0], young_bytes=plan.young_bytes, needed_bytes=plan.needed_bytes), parts[1])
+    return Collection(*parts, limits, shared=True, server_bytes=server_bytes(home))
 
 
 def _part_of(plan: Plan, inventory: Inventory) -> Plan:

@@ -16,6 +16,7 @@ _FOLDERS = {
     "sources": "source of a training",
     "damaged": "damaged data",
 }
+_SERVER = ("prefect", "services")
 _BEFORE_TRAINING_S = 24 * 3600.0
 
 
@@ -39,6 +40,7 @@ def take_home_inventory(home: Path, live_digests: frozenset[str], live_keys: fro
         for folder in _folders(home / place):
             needed = folder.name in short_keys or is_locked(folder.with_name(f"{folder.name}.lock"))
             items.append(_item(kind, folder, blobs, since_s, protected=needed))
+    items += [_report(path, blobs) for path in (home / "reports").glob("*.html")]
     for path in (home / "objects").glob("??/*"):
         status = path.lstat()
         blobs.setdefault(_inode(status), Blob(_inode(status), status.st_size, status.st_mtime))
@@ -49,6 +51,18 @@ def pool_files(home: Path) -> Iterator[tuple[str, Path]]:
     """The staged objects, each with the id of its blob."""
     for path in (home / "objects").glob("??/*"):
         yield _inode(path.lstat()), path
+
+
+def server_bytes(home: Path) -> int:
+    """Size of what Prefect's server keeps on this machine: its database is no cache, and is not collected."""
+    return sum(status.st_size for place in _SERVER for status in _walk(home / place))
+
+
+def _report(path: Path, blobs: dict[str, Blob]) -> Item:
+    """A copy of a validation report; the store keeps another with its result."""
+    status = path.lstat()
+    blobs.setdefault(_inode(status), Blob(_inode(status), status.st_size, status.st_mtime))
+    return Item("copy of a report", str(path), frozenset({_inode(status)}), status.st_mtime)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -80,6 +80,12 @@ class Plan:
     kept_bytes: int
     """Size of what stays."""
 
+    young_bytes: int = 0
+    """Of it, what stays because it was used, or written, just now."""
+
+    needed_bytes: int = 0
+    """Of it, what stays because a live run or a registered model needs it."""
+
     @property
     def num_bytes(self) -> int:
         """What the removal frees."""
@@ -111,8 +117,18 @@ def plan_removal(inventory: Inventory, limits: Limits, now_s: float) -> Plan:
         needed.subtract(blob for blob in item.blobs if blob in blobs)
         freed = (blob for blob in item.blobs if blob in blobs and not needed[blob] and blob not in fresh)
         kept_bytes -= sum(blobs[blob].num_bytes for blob in freed)
-    unneeded = (blob for blob in blobs.values() if not needed[blob.id] and blob.id not in fresh)
-    return Plan(tuple(removed), tuple(sorted(unneeded, key=lambda blob: blob.last_used_s)), kept_bytes)
+    unneeded = [blob for blob in blobs.values() if not needed[blob.id] and blob.id not in fresh]
+    gone = {id(item) for item in removed}
+    staying = [item for item in inventory.items if id(item) not in gone]
+    protected = {blob for item in staying if item.protected for blob in item.blobs if blob in blobs}
+    young = {blob for item in staying if now_s - item.last_used_s < YOUNG_S for blob in item.blobs if blob in blobs}
+    return Plan(
+        tuple(removed),
+        tuple(sorted(unneeded, key=lambda blob: blob.last_used_s)),
+        kept_bytes,
+        young_bytes=sum(blobs[blob].num_bytes for blob in (young | fresh) - protected),
+        needed_bytes=sum(blobs[blob].num_bytes for blob in protected),
+    )
 
 
 def common(first: Plan, second: Plan) -> Plan:
@@ -123,6 +139,8 @@ def common(first: Plan, second: Plan) -> Plan:
         tuple(item for item in second.items if item.id in items),
         tuple(blob for blob in second.blobs if blob.id in blobs),
         second.kept_bytes,
+        second.young_bytes,
+        second.needed_bytes,
     )
 
 

@@ -1,22 +1,13 @@
 """Where data lives: a datastore is a URL, a reference is a place inside it."""
 
 import os.path
+from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from trainyard.tasks.credentials import credentials_problem, endpoint_problem, key_problem
 from trainyard.tasks.specs.spec import Spec
-
-
-def _refuse_credentials_in_url(url: str | None) -> str | None:
-    if url is not None and urlsplit(url).password is not None:
-        raise ValueError(
-            "holds a password: keep credentials out of URLs (parameters are shown in the Prefect UI); "
-            "use the environment of the machine that stages the data, or a Prefect block"
-        )
-    return url
-
 
 MOST_LEVELS_UP = 2
 """How far above the script's working directory a run may put data: ``../../data``, where many a repository has it."""
@@ -27,6 +18,8 @@ class DataReference(Spec):
 
     Every run sees a directory of its own: what a script adds beside its data, or removes, no other run sees.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     datastore: "Datastore" = Field(title="Datastore")
     """The datastore it is in."""
@@ -56,6 +49,13 @@ class DataReference(Spec):
                 "up: for example 'data' or '../data'"
             )
         return path
+
+    @model_validator(mode="after")
+    def _refuse_credentials_in_key(self) -> "DataReference":
+        problem = key_problem(self.datastore.url, self.key)
+        if problem:
+            raise ValueError(f"key {problem}")
+        return self
 
     @property
     def uri(self) -> str:
@@ -114,7 +114,21 @@ class Datastore(Spec):
     block: str | None = Field(default=None, title="Prefect block")
     """Name of the Prefect block (type ``trainyard-datastore``) that holds the secret storage options."""
 
-    _check_url = field_validator("url", "endpoint_url")(_refuse_credentials_in_url)
+    @field_validator("url")
+    @classmethod
+    def _refuse_credentials(cls, url: str) -> str:
+        problem = credentials_problem(url)
+        if problem:
+            raise ValueError(problem)
+        return url
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _refuse_credentials_of_endpoint(cls, url: str | None) -> str | None:
+        problem = endpoint_problem(url) if url else None
+        if problem:
+            raise ValueError(problem)
+        return url
 
     @model_validator(mode="before")
     @classmethod
@@ -154,3 +168,15 @@ class Datastore(Spec):
 
 
 DataReference.model_rebuild()
+
+
+def kind_of_data(fields: Mapping[str, Any]) -> type[Datastore] | type[DataReference]:
+    """What a mapping is meant to be, by its shape: problems with it are those of that kind alone."""
+    if "datastore" in fields:
+        return DataReference
+    return DataReference if "url" not in fields and fields.keys() & DataReference.model_fields.keys() else Datastore
+
+
+def read_data(value: Any) -> Any:
+    """A datastore or a reference made of a mapping; anything else as it is."""
+    return kind_of_data(value).model_validate(value) if isinstance(value, dict) else value

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -13,12 +14,36 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from trainyard.tasks.specs.datastore import DataReference, Datastore
+from trainyard.tasks.specs.datastore import DataReference, Datastore, read_data
 from trainyard.tasks.specs.form import ARGUMENTS, DATA, VARIABLES
 from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.spec import Spec
 
-ScriptValue = bool | int | float | str | DataReference | Datastore
+DATA_FORMS = "{url: ...} or {datastore: {url: ...}, key: ...}"
+
+
+def _read_value(value: Any) -> Any:
+    if not isinstance(value, (bool, int, float, str, dict, Datastore, DataReference)):
+        raise ValueError(f"must be a text, a number, true or false, or data: {DATA_FORMS}")
+    return read_data(value)
+
+
+def _read_data(value: Any) -> Any:
+    if value is not None and not isinstance(value, (str, dict, Datastore, DataReference)):
+        raise ValueError(f"must be data: a URL, {DATA_FORMS}")
+    return Datastore(url=value) if isinstance(value, str) else read_data(value)
+
+
+def _read_target(value: Any) -> Any:
+    return Hosts.model_validate(value) if isinstance(value, dict) else value
+
+
+# Read before pydantic tries the alternatives one by one: the problems of each would be reported, and only one is meant.
+# A discriminated union would do it too, and turn the form in Prefect's UI into a JSON editor.
+ScriptValue = Annotated[bool | int | float | str | DataReference | Datastore, BeforeValidator(_read_value)]
+Data = Annotated[DataReference | Datastore, BeforeValidator(_read_data)]
+OptionalData = Annotated[DataReference | Datastore | None, BeforeValidator(_read_data)]
+Target = Annotated[Annotated[str, Field(min_length=1)] | Hosts, BeforeValidator(_read_target)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -39,10 +64,10 @@ class PyTorch(Spec):
     """Argument to value, in order. An empty string makes a bare flag; a datastore or data reference becomes the
     local path of its staged data; other values are passed as ``str(value)``."""
 
-    inputs: Annotated[dict[VariableName, DataReference | Datastore], DATA] = Field(default_factory=dict, title="Inputs")
+    inputs: Annotated[dict[VariableName, Data], DATA] = Field(default_factory=dict, title="Inputs")
     """More data, by the name of the environment variable that gives the script its local path."""
 
-    compute_target: Annotated[str, Field(min_length=1)] | Hosts = Field(default="local", title="Compute target")
+    compute_target: Target = Field(default="local", title="Compute target")
     """Where to train: ``local`` is the machine that runs the pipeline; ``hosts/NAME``, or a ``Hosts`` value, are
     machines reached over ssh (NAME is a Prefect block of type Trainyard Hosts)."""
 
@@ -91,7 +116,7 @@ class PyTorch(Spec):
     """A run without a new log line, metric or checkpoint for so long is stopped, after a stack dump of every rank.
     Off by default."""
 
-    resume_from: DataReference | Datastore | None = Field(default=None, title="Resume from")
+    resume_from: OptionalData = Field(default=None, title="Resume from")
     """Checkpoints to begin with: put into ``TRAINYARD_CHECKPOINT_DIR`` where this training has none of its own yet."""
 
     shm_size: str | None = Field(default=None, pattern=r"^[0-9]+[bkmgBKMG]?$", title="Shared memory size")
@@ -147,9 +172,10 @@ class PyTorch(Spec):
             return handler(data)
         except ValidationError as error:
             more = _problems_seen_in(data) if isinstance(data, dict) else []
-            known = {str(line["msg"]) for line in error.errors()}
+            known = {str(line["loc"][0]) for line in error.errors() if line["loc"]}  # fields that are refused already
+            known |= {str(line["msg"]) for line in error.errors() if not line["loc"]}
             lines = [_line(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-            lines += [_line(loc, "value_error", msg, None) for loc, msg in more if not any(msg in k for k in known)]
+            lines += [_line(loc, "value_error", msg, None) for loc, msg in more if not _is_said(msg, known)]
             raise ValidationError.from_exception_data(error.title, lines) from None
 
     @property
@@ -230,7 +256,10 @@ def _problems_seen_in(data: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]
     return found
 
 
+def _is_said(message: str, known: set[str]) -> bool:
+    return message.split(" ", 1)[0] in known or any(message in said for said in known)
+
+
 def _line(location: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:
-    text = message.replace("{", "{{").replace("}", "}}")
     shown = value if isinstance(value, (int, float)) else None  # a text may hold a URL with a password
-    return InitErrorDetails(type=PydanticCustomError(kind, text), loc=location, input=shown)
+    return InitErrorDetails(type=PydanticCustomError(kind, message), loc=location, input=shown)

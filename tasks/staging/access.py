@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.credentials import endpoint_problem
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 
@@ -80,6 +81,9 @@ def _block_options(datastore: Datastore) -> dict[str, Any]:
 
 
 def _require_web_address(endpoint_url: str) -> None:
+    problem = endpoint_problem(endpoint_url)
+    if problem:
+        raise InvalidInputError(f"The datastore's endpoint_url {problem}.")
     parts = urlsplit(endpoint_url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InvalidInputError(

@@ -32,6 +32,28 @@ def require_room(home: Path, listing: Listing, needed_bytes: int) -> None:
         )
 
 
+def require_room_for_all(home: Path, missing_bytes: int, copied_bytes: int) -> None:
+    """Prove that several datasets fit on the disk together, before the first byte of any is transferred.
+
+    Args:
+        home: The directory that they go to.
+        missing_bytes: What is to be transferred.
+        copied_bytes: Size of the copies that a run gets for itself.
+
+    Raises:
+        DiskFullError: They do not.
+    """
+    free_bytes, needed_bytes = shutil.disk_usage(home).free, missing_bytes + copied_bytes
+    if needed_bytes and needed_bytes + _SPARE_BYTES > free_bytes:
+        copies = f" and {copied_bytes / 1e9:,.3f} GB copied for the run (as_download)" if copied_bytes else ""
+        raise DiskFullError(
+            f"The data does not fit on the disk of {home}: {missing_bytes / 1e9:,.3f} GB are to be transferred"
+            f"{copies}, and {free_bytes / 1e9:,.3f} GB are free; {_REMEDY}.",
+            needed_bytes=needed_bytes,
+            free_bytes=free_bytes,
+        )
+
+
 @contextmanager
 def disk_errors_translated(home: Path) -> Iterator[None]:
     """Turn the errors of a disk that fills up meanwhile into ours.

@@ -22,7 +22,7 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
-from trainyard.tasks.staging.capacity import disk_errors_translated, require_room
+from trainyard.tasks.staging.capacity import disk_errors_translated, require_room, require_room_for_all
 from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.keys import check_folded
@@ -61,6 +61,7 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     total_objects = sum(len(listing.objects) for listing in listings)
     meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
     with _staging_area(context) as area:
+        _foresee_room(listings, area)
         datasets = tuple(_stage_listing(listing, area, meter) for listing in listings)
     meter.finish()
     return StagedData(datasets=datasets)
@@ -145,6 +146,18 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
                 meter.add_object(reused=False)
         meter.tick()
     return digests
+
+
+def _foresee_room(listings: Sequence[Listing], area: _StagingArea) -> None:
+    """Before the first byte; a single dataset without a copy is looked at when its transfer begins."""
+    copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
+    if len(listings) == 1 and not copied_bytes:
+        return
+    missing_bytes = 0
+    for listing in listings:
+        held = _held_digests(listing, area)
+        missing_bytes += sum(info.num_bytes for info in listing.objects if info.key not in held)
+    require_room_for_all(area.home, missing_bytes, copied_bytes)
 
 
 def _held_digests(listing: Listing, area: _StagingArea) -> dict[str, str]:

@@ -20,6 +20,7 @@ def probe_reference(reference: DataReference) -> None:
         StorageUnavailableError: The endpoint did not answer for some 20 seconds; a retry may help.
     """
     location = locate(reference)
+    _ = location.endpoint  # refused here, where nothing was launched, if it holds credentials
     try:
         if find_single_object(reference, location):
             location.check_readable()

@@ -8,7 +8,10 @@ import pytest
 
 from trainyard.deployments.doctor import check_machine, run_doctor
 from trainyard.deployments.doctor.allreduce import check_allreduce
+from trainyard.deployments.doctor.datastores import probe_datastore
 from trainyard.deployments.doctor.probing import ask
+from trainyard.deployments.doctor.services import check_datastore
+from trainyard.tasks.blocks import DatastoreBlock
 from trainyard.tasks.errors import StorageNotFoundError
 
 
@@ -28,7 +31,7 @@ def test_an_unreachable_datastore_fails(capsys):
     assert run_doctor(["s3://nowhere"], probe=no_such_bucket, quick=True) == 1
     out = capsys.readouterr().out
     assert "no bucket at s3://nowhere" in out
-    assert "This machine cannot train yet: datastore." in out
+    assert "This machine cannot train yet: datastore s3://nowhere." in out
 
 
 def test_a_horovod_that_crashes_is_a_row_and_the_rest_is_still_looked_at(monkeypatch, tmp_path):
@@ -64,6 +67,23 @@ def test_an_allreduce_that_takes_too_long_leaves_no_process(monkeypatch):
 def test_a_prefect_api_that_does_not_answer(monkeypatch):
     monkeypatch.setitem(os.environ, "PREFECT_API_URL", "http://127.0.0.1:9/api")
     assert "refused" in ask("prefect_probe").facts["problem"]
+
+
+def test_a_prefect_server_that_a_library_breaks(monkeypatch, tmp_path):
+    (tmp_path / "fastapi.py").write_text("raise TypeError('Body() got an unexpected keyword argument')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    checks = {check.name: check for check in check_machine(quick=True)}
+    assert checks["Prefect"].status == "ok"
+    assert (checks["Prefect server"].status, "Body()" in checks["Prefect server"].found) == ("fail", True)
+
+
+def test_a_datastore_in_a_block(prefect_server, tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "PREFECT_API_URL", prefect_server)
+    (tmp_path / "x.npy").touch()
+    DatastoreBlock(url=str(tmp_path)).save("doctors", overwrite=True)
+    assert check_datastore("block/doctors", probe_datastore).status == "ok"
+    missing = check_datastore("nobodys", probe_datastore)
+    assert (missing.status, "no Prefect block 'nobodys'" in missing.found) == ("fail", True)
 
 
 def test_a_prefect_api_that_answers(prefect_server, monkeypatch):

@@ -51,6 +51,28 @@ def test_data_that_does_not_fit_is_refused_before_a_byte_is_read(server, small_d
     assert (caught.value.needed_bytes, server.reads) == (50 * MEBIBYTE, [])
 
 
+def test_datasets_that_fit_only_alone_are_refused_before_a_byte_of_either_is_read(server, small_disk, tmp_path):
+    for name in ("data", "more"):
+        server.buckets[name] = {"a.bin": made_up(15 * MEBIBYTE, 1)}
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+    both = [Datastore(url=f"s3://{name}", endpoint_url=server.endpoint_url).as_mount() for name in ("data", "more")]
+    with pytest.raises(DiskFullError, match=r"0\.031 GB are to be transferred, and") as caught:
+        stage_references(both, context)
+    assert (caught.value.needed_bytes, server.reads) == (30 * MEBIBYTE, [])
+    assert len(stage_references(both[:1], context).datasets) == 1  # alone it fits
+    server.buckets["more"] = {"a.bin": made_up(1000, 2)}
+    assert len(stage_references(both, context).datasets) == 2  # what is here already needs no room
+
+
+def test_a_copy_for_the_run_needs_room_too(server, small_disk, tmp_path):
+    server.buckets["data"] = {"a.bin": made_up(15 * MEBIBYTE, 1)}
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+    with pytest.raises(DiskFullError, match=r"0\.016 GB copied for the run \(as_download\)"):
+        stage_references([reference(server).as_download()], context)
+    assert server.reads == []
+    assert len(stage_references([reference(server)], context).datasets) == 1
+
+
 def test_a_disk_that_fills_up_meanwhile_is_survived_and_staging_goes_on(server, small_disk, tmp_path):
     server.buckets["data"] = {f"{n:02}.bin": made_up(MEBIBYTE, n) for n in range(20)}
     context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")

@@ -240,6 +240,28 @@ def test_every_place_of_the_home_directory_is_cleaned(context, place):
     assert [path.name for path in (context.home / place).iterdir()] == ["new"]
 
 
+def test_old_copies_of_reports_go_and_are_counted(context):
+    (context.home / "reports").mkdir(parents=True)
+    old, new = (context.home / "reports" / f"validation-{name}.html" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_text("x" * 1000)
+    os.utime(old, (time.time() - 40 * DAY,) * 2)
+    told = collect(context, Limits(keep_s=30 * DAY), dry_run=True)
+    assert [item.id for item in told.home.items] == [str(old)]
+    assert (told.home.num_bytes, told.home.kept_bytes) == (1000, 1000)
+    collect(context, Limits(keep_s=30 * DAY))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_the_files_of_prefects_server_are_told_and_left_alone(context):
+    (context.home / "prefect").mkdir(parents=True)
+    database = context.home / "prefect" / "prefect.db"
+    database.write_bytes(b"x" * 5000)
+    age(context.home / "prefect", 400)
+    found = collect(context)
+    assert (found.server_bytes, found.home.num_bytes, database.exists()) == (5000, 0, True)
+
+
 def test_files_of_others_are_left_alone(context, tmp_path):
     (context.home / "notes").mkdir(parents=True)
     (context.home / "notes" / "mine.txt").write_text("mine")

@@ -51,6 +51,15 @@ def test_the_limits_are_kept_by_all_that_may_go(inventory, limits):
 
 
 @given(inventories(), st.integers(0, 400))
+def test_where_the_limit_is_missed_all_that_stays_is_accounted_for(inventory, max_bytes):
+    plan = plan_removal(inventory, Limits(max_bytes), NOW)
+    if plan.kept_bytes > max_bytes:
+        assert plan.young_bytes + plan.needed_bytes == plan.kept_bytes
+    needed = {blob for item in inventory.items if item.protected for blob in item.blobs} & set(inventory.blobs)
+    assert plan.needed_bytes == sum(inventory.blobs[blob].num_bytes for blob in needed)
+
+
+@given(inventories(), st.integers(0, 400))
 def test_the_least_recently_used_goes_first_and_no_more_than_must(inventory, max_bytes):
     plan = plan_removal(inventory, Limits(max_bytes), NOW)
     free_to_go = [i for i in inventory.items if not i.protected and NOW - i.last_used_s >= YOUNG_S]

@@ -21,7 +21,7 @@ class Repository:
         shutil.copytree(ROOT / "deployments" / "environment", environment, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "deployments" / "__init__.py", root / "deployments")
         (root / "tasks").mkdir()
-        for name in ("__init__.py", "errors.py"):
+        for name in ("__init__.py", "credentials.py", "errors.py"):
             shutil.copy(ROOT / "tasks" / name, root / "tasks")
         shutil.copytree(ROOT / "trainyard", root / "trainyard", symlinks=True)
         shutil.copy(ROOT / "pyproject.toml", root)

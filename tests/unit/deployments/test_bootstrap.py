@@ -1,6 +1,5 @@
 import ast
 import subprocess
-import time
 
 import pytest
 
@@ -87,7 +86,5 @@ root = Path({str(repository.root)!r})
 write_stamp(root, root / ".venv")
 """
     subprocess.run([PYTHON, "-c", program], check=True)
-    start = time.perf_counter()
     ended = repository.setup(path="/nonexistent")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-    assert time.perf_counter() - start < 0.3

@@ -2,16 +2,22 @@ import sys
 from io import StringIO
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from trainyard.deployments.doctor import Check, check_machine, render
+from trainyard.deployments.doctor import Check, check_machine, datastores, render
 from trainyard.deployments.doctor.allreduce import allreduce_command
 from trainyard.deployments.doctor.horovod import check_horovod, check_operations, torch_built_for
 from trainyard.deployments.doctor.libraries import check_gpu, check_onnxruntime, check_torch
 from trainyard.deployments.doctor.mpi import check_mpi4py, check_mpirun, launch_variables
 from trainyard.deployments.doctor.probing import Answer, ask, run_probe
-from trainyard.deployments.doctor.services import check_datastore, check_prefect, check_store
-from trainyard.tasks.errors import StorageAccessError
+from trainyard.deployments.doctor.services import check_datastore, check_prefect, check_prefect_server, check_store
+from trainyard.tasks.errors import (
+    InvalidInputError,
+    StorageAccessError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
 
 BROKEN = Answer(failure="ImportError: libmpi.so.40: cannot open shared object file")
 TORCH = Answer({"version": "2.13.0+cpu", "cuda": None, "devices": []})
@@ -223,10 +229,56 @@ def test_datastores():
     def refuse(url):
         raise StorageAccessError("wrong credentials")
 
-    assert check_datastore("s3://a", lambda url: None) == Check("datastore", "ok", "s3://a can be reached")
+    reached = Check("datastore", "ok", "s3://a can be reached", subject="s3://a")
+    assert check_datastore("s3://a", lambda url: None) == reached
     assert check_datastore("s3://a", refuse).found == "s3://a: wrong credentials"
     with pytest.raises(ValueError, match="no probe"):
         next(check_machine(["s3://a"]))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (StorageAccessError("refused"), "AWS_ACCESS_KEY_ID"),
+        (StorageNotFoundError("s3://a is not there"), "create it"),
+        (StorageUnavailableError("s3://a did not answer; this is retried."), "AWS_ENDPOINT_URL"),
+    ],
+)
+def test_a_datastore_that_cannot_be_reached_is_named_with_what_to_do(error, words):
+    def fail(asked):
+        raise error
+
+    check = check_datastore("s3://a", fail)
+    assert check.found.count("s3://a") == 1 and "retried" not in check.found
+    assert words in check.remedy
+    assert check.title == "datastore s3://a"
+
+
+def test_credentials_in_a_datastores_url_are_said_and_not_shown():
+    check = check_datastore("s3://K:SECRET@b", datastores.probe_datastore)
+    assert (check.status, "holds a password" in check.found) == ("fail", True)
+    assert "SECRET" not in repr(check)
+
+
+def test_blocks_are_told_from_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for asked in ("block/lab", "lab"):
+        assert datastores.block_name(asked) == "lab"
+    for asked in ("s3://lab", "data", "./lab", "/lab", "lab/data", "~"):
+        assert datastores.block_name(asked) is None
+
+
+def test_a_block_without_a_server_to_ask(home):
+    no_server = temporary_settings(restore_defaults={PREFECT_API_URL})  # another test's may be at work
+    with no_server, pytest.raises(InvalidInputError, match="trainyard up"):
+        datastores.probe_datastore("block/lab")
+
+
+def test_a_prefect_server_that_cannot_start_here():
+    check = check_prefect_server(Answer(failure="TypeError: Body() got an unexpected keyword argument 'min_items'"))
+    assert (check.status, "min_items" in check.found, "fastapi<0.151" in check.remedy) == ("fail", True, True)
+    assert check_prefect_server(ask("prefect_server_probe")).status == "ok"
 
 
 def test_the_table_shows_all_of_it_even_where_it_looks_like_markup():

@@ -2,15 +2,20 @@
 
 import os
 import time
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from trainyard import cli
+from trainyard.flows.cleaning import render_collection
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.records import write_record
+from trainyard.tasks.cleaning.collect import Collection
+from trainyard.tasks.cleaning.plan import Limits, Plan
 from trainyard.tasks.errors import InvalidInputError
 
 
@@ -61,6 +66,27 @@ def test_gc_says_what_would_go_and_then_removes_it(home, tmp_path):
     assert "cached result" in told.output
     done = gc("--keep-days", "30", "--max-size", "50GB")
     assert (done.exit_code, record.exists()) == (0, False), done.output
+
+
+def test_gc_says_why_the_limit_is_not_met_right_after_a_run(home):
+    write_record(ArtifactStore(str(home / "store")), StageKey("stage", {"config": "1"}), StagedData())
+    told = gc("--max-size", "1B", "--dry-run")
+    first, *_ = told.output.splitlines()
+    assert first.startswith("0 B would be removed, ") and first.endswith(" kept"), told.output
+    assert "The limit of 1 B is not met: " in told.output
+    assert "used within the last hour" in told.output
+    assert "not met" not in gc("--max-size", "1GB", "--dry-run").output
+
+
+def test_where_the_store_is_elsewhere_each_place_has_the_limit():
+    store, at_home = Plan((), (), 5000, young_bytes=2000, needed_bytes=3000), Plan((), (), 900)
+    found = Collection(store, at_home, Limits(max_bytes=1000), shared=False, server_bytes=7)
+    console = Console(file=StringIO(), width=200)
+    console.print(render_collection(found, dry_run=True))
+    said = console.file.getvalue()
+    assert "is not met in the store: 2.0 KiB are too young to go" in said and "2.9 KiB are needed" in said
+    assert "on this machine:" not in said
+    assert "never removed: 7 B of Prefect's own server" in said
 
 
 def test_gc_without_a_limit_removes_nothing_and_says_why(home):

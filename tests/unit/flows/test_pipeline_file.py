@@ -1,5 +1,10 @@
-import pytest
+from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
+from trainyard import PyTorch
+from trainyard.flows.experiment import _pipeline
 from trainyard.flows.pipeline_file import load_pipeline_file
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.staging.probe import probe_reference
@@ -100,7 +105,7 @@ def test_paths_of_users_that_there_are_not_are_named_all_at_once(tmp_path):
     message = str(raised.value)
     for place, path in [("store", "store"), ("--a", "a"), ("--b", "b"), ("D", "d")]:
         assert f"{place}: '~nosuchuser/{path}': this machine knows no such user" in message
-    assert "source_directory: Value error, '~nosuchuser/x': this machine knows no such user" in message
+    assert "source_directory: '~nosuchuser/x': this machine knows no such user" in message
 
 
 def test_a_store_of_a_user_that_there_is_not_is_refused(file):
@@ -113,6 +118,99 @@ def test_a_home_directory_is_found(file, monkeypatch):
     pipeline = load_pipeline_file(file, ["estimator.source_directory=~/project", "store=~/store"])
     assert pipeline.estimator.source_directory == str(file.parent / "project")
     assert pipeline.store == f"file://{file.parent}/store"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "--other: {url",
+            "--other: {endpoint: 'http://x', url",
+            "estimator.script_params.--other.endpoint is not a setting; did you mean 'endpoint_url'?",
+        ),
+        (
+            "--other: {url",
+            "--other: {secret: x, url",
+            "estimator.script_params.--other.secret is not a setting; credentials come from the environment, or from "
+            "the Prefect block that 'block' names",
+        ),
+        (
+            "--other: {url",
+            "--other: {key: x, url",
+            "estimator.script_params.--other.key is not a setting; it is one beside the datastore: "
+            "{datastore: {url: ...}, key: ...}",
+        ),
+        (
+            "{datastore: {url: data}, key: images}",
+            "{datastore: {urll: data}, key: images}",
+            "estimator.script_params.--data-dir.datastore.url: Field required\n"
+            "  - estimator.script_params.--data-dir.datastore.urll is not a setting; did you mean 'url'?",
+        ),
+        (
+            "key: images",
+            "modus: download",
+            "estimator.script_params.--data-dir.modus is not a setting; did you mean 'mode'?",
+        ),
+        (
+            "--epochs: 3",
+            "--epochs: [3]",
+            "estimator.script_params.--epochs: must be a text, a number, true or false, or data: {url: ...} or "
+            "{datastore: {url: ...}, key: ...}",
+        ),
+        (
+            "script_params:",
+            "inputs: {X: 5}\n  script_params:",
+            "estimator.inputs.X: must be data: a URL, {url: ...} or {datastore: {url: ...}, key: ...}",
+        ),
+        (
+            "script_params:",
+            "resume_from: {url: x, anonymos: y}\n  script_params:",
+            "estimator.resume_from.anonymos is not a setting; did you mean 'anonymous'?",
+        ),
+        (
+            "script_params:",
+            "compute_target: {hosts: [a], usr: me}\n  script_params:",
+            "estimator.compute_target.usr is not a setting; did you mean 'user'?",
+        ),
+        (
+            "source_directory: project",
+            "source_directory: nowhere\n  nodes: 1",
+            "estimator.nodes is not a setting\n  - estimator.source_directory '{folder}/nowhere' does not exist "
+            "(looked in {here})",
+        ),
+        (
+            "entry_script: train.py",
+            "entry_script: ../x.py",
+            "estimator.entry_script: '../x.py' lies outside the source directory; give a path relative to it",
+        ),
+        (
+            "validation:",
+            "policies: {trian: {}}\nvalidation:",
+            "policies.trian is none of stage, train, metrics, export, validate, register; did you mean 'train'?",
+        ),
+    ],
+)
+def test_a_faulty_setting_is_one_problem_said_in_our_words(file, old, new, expected):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(InvalidInputError) as raised:
+        load_pipeline_file(file)
+    expected = expected.replace("{folder}", str(file.parent)).replace("{here}", str(Path.cwd()))
+    assert "\n  - ".join(raised.value.problems) == expected
+
+
+def test_a_faulty_datastore_is_one_problem_in_python_too():
+    with pytest.raises(ValidationError) as raised:
+        PyTorch(source_directory=".", entry_script="x.py", script_params={"--d": {"url": "points", "endpoint": "x"}})
+    places = [line["loc"] for line in raised.value.errors() if line["type"] == "extra_forbidden"]
+    assert places == [("script_params", "--d", "endpoint")]
+
+
+def test_what_is_submitted_is_refused_in_the_same_words(file):
+    with pytest.raises(InvalidInputError, match=r"policies.trian is none of .*did you mean 'train'") as raised:
+        _pipeline(load_pipeline_file(file).estimator, {"policies": {"trian": {}}, "validation": {"atol": -1}})
+    assert len(raised.value.problems) == 2
 
 
 @pytest.mark.parametrize("content", ["", "- a\n- b\n", "just text"])

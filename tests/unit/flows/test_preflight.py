@@ -1,5 +1,9 @@
+import logging
+
 import pytest
 
+from trainyard import Datastore, PyTorch
+from trainyard.flows.preflight import check_inputs, text_warnings
 from trainyard.tasks.export.preflight import export_problems
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.validation import OrtValidation
@@ -46,6 +50,32 @@ def test_a_provider_that_is_not_there():
 def test_settings_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         OnnxExport.model_validate(settings)
+
+
+def test_data_that_reaches_the_script_as_text_is_warned_of_before_launch(source, tmp_path, caplog):
+    job = PyTorch(
+        source_directory=source,
+        entry_script="model.py",
+        script_params={
+            "--data-dir": "s3://training-data/digits",
+            "--key": "gs://K:SECRET@b",
+            "--tracker": "http://mlflow:5000",
+            "--rendezvous": "file:///tmp/meet",
+            "--epochs": 3,
+        },
+    )
+    with caplog.at_level(logging.WARNING, "trainyard"):
+        check_inputs(job, "digits", str(tmp_path / "store"))
+    first, second = caplog.messages
+    assert "--data-dir as the text 's3://training-data/digits'" in first
+    assert "--data-dir: {url: ...}" in first and "Datastore(url=...)" in first
+    assert "--key" in second and "SECRET" not in second
+
+
+def test_staged_data_is_not_warned_of(source):
+    data = Datastore(url="s3://training-data/digits")
+    params = {"--a": data, "--b": data.path("x"), "--c": "s3", "--d": "see s3://x"}
+    assert text_warnings(PyTorch(source_directory=source, entry_script="model.py", script_params=params)) == []
 
 
 def test_settings_survive_json():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from trainyard.flows.pipeline_file import PipelineFile, load_pipeline_file
@@ -17,7 +19,7 @@ def project(tmp_path):
 
 def test_what_is_right_is_left_as_it_is(project):
     content = {"estimator": {**project, "script_params": {"--a": {"url": "/x"}, "--b": 3}}, "model_name": "m"}
-    assert valid_part(PipelineFile, content) == PipelineFile.model_validate(content)
+    assert valid_part(PipelineFile, content) == (PipelineFile.model_validate(content), [])
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_what_is_right_is_left_as_it_is(project):
 )
 def test_a_value_that_is_refused_is_left_out_and_no_other(project, wrong, left):
     content = {"estimator": {**project, **wrong}, "validation": {"atol": -1, "max_samples": 7}, "no_such": {}}
-    part = valid_part(PipelineFile, content)
+    part, _ = valid_part(PipelineFile, content)
     assert {name: getattr(part.estimator, name) for name in left} == left
     assert part.estimator.source_directory == project["source_directory"]
     assert (part.validation.atol, part.validation.max_samples) == (None, 7)
@@ -45,19 +47,27 @@ def test_a_value_that_is_refused_is_left_out_and_no_other(project, wrong, left):
 
 
 def test_of_a_pipeline_without_a_source_the_rest_is_left():
-    part = valid_part(PipelineFile, {"estimator": {"inputs": {"A": "/a"}, "source_directory": 3}})
+    part, _ = valid_part(PipelineFile, {"estimator": {"inputs": {"A": "/a"}, "source_directory": 3}})
     assert (part.estimator.source_directory, part.estimator.entry_script) == (STAND_IN, STAND_IN)
     assert part.estimator.inputs == {"A": Datastore(url="/a")}
 
 
+def test_what_is_wrong_with_values_together_is_found_behind_those_wrong_in_themselves(project, tmp_path):
+    content = {"estimator": {**project, "process_count_per_node": 2, "use_gpu": "maybe"}}
+    content |= {"validation": {"atol": -1, "min_metrics": {"mae": 3}}, "policies": {"trian": {}}}
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidInputError) as raised:
+        load_pipeline_file(tmp_path / "p.json")
+    places = ["estimator.use_gpu", "estimator.distributed_backend", "validation.atol", "policies.trian", "min_metrics"]
+    assert [place for place, problem in zip(places, raised.value.problems, strict=True) if place not in problem] == []
+
+
 @pytest.mark.parametrize("content", [{}, {"estimator": "train.py"}, {"estimator": None}])
 def test_of_what_is_no_pipeline_nothing_is_left(content):
-    assert valid_part(PipelineFile, content) is None
+    assert valid_part(PipelineFile, content)[0] is None
 
 
 def test_a_check_looks_at_what_is_left_and_says_what_is_new(project, tmp_path):
-    import json
-
     (tmp_path / "p.json").write_text(json.dumps({"estimator": {**project, "use_gpu": 7, "shm_size": "8g"}}))
     seen = []
 

@@ -49,6 +49,21 @@ def test_entries_that_contradict_each_other_are_refused(entries, words):
         PyTorch.model_validate({**PROJECT, "script_params": entries})
 
 
+def test_data_stays_a_choice_of_tabs_in_the_form():
+    """A discriminated union, or one of its JSON schema's words, would make it a JSON editor."""
+    properties = PyTorch.model_json_schema()["properties"]
+    assert [choice.get("$ref", choice.get("type")) for choice in properties["resume_from"]["anyOf"]] == [
+        "#/$defs/DataReference",
+        "#/$defs/Datastore",
+        "null",
+    ]
+    assert [choice.get("$ref", choice.get("type")) for choice in properties["compute_target"]["anyOf"]] == [
+        "string",
+        "#/$defs/Hosts",
+    ]
+    assert not {"oneOf", "discriminator"} & set(str(PyTorch.model_json_schema()).replace("'", " ").split())
+
+
 def test_the_forms_schema_offers_a_form_before_json():
     field = PyTorch.model_json_schema()["properties"]["script_params"]
     assert [choice["type"] for choice in field["anyOf"]] == ["array", "object"]

@@ -1,5 +1,7 @@
-"""Single flight across machines that share a store: a lease in the store, renewed while its holder lives.
+"""Single flight of everybody who shares a store, on other machines too.
 
+A store on a disk holds a lock file, ``leases/<stage>-<key>.lock``: two homes (of two users, or of two machines that
+mount the disk) share it, and the kernel frees it. Elsewhere it holds a lease, renewed while its holder lives:
 ``leases/<stage>-<key>.json`` says who works at a key. Nobody's clock is compared with another's: a lease is dead when
 it has not changed for its time-to-live, as the one who waits has watched it. Taking one, renewing it and taking over
 a dead one are conditional writes (``If-None-Match``, ``If-Match``), so that of several exactly one succeeds. On a
@@ -13,13 +15,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.locks import Patience, held_lock, is_locked
 from trainyard.tasks.errors import ObjectChangedError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.spec import Spec
@@ -50,20 +54,27 @@ class Lease(Spec):
 
 
 @contextmanager
-def held_lease(store: ArtifactStore, stage: str, key: str) -> Iterator[None]:
+def held_lease(store: ArtifactStore, stage: str, key: str, patience: Patience | None = None) -> Iterator[None]:
     """Hold the lease of a key while the block runs; waits while somebody else does.
 
-    For a store on this machine there is nothing to do: ``flock`` does it, and is freed by the kernel.
+    Args:
+        store: The store.
+        stage: The stage's name.
+        key: Its key.
+        patience: How long to wait; for ever by default.
 
     Raises:
+        StageTimeoutError: The patience ended first.
         PipelineError: The store does not answer, or refuses.
     """
+    patience = patience or Patience()
     if store.root.is_local:
-        yield
+        with _held_on_disk(_lock_path(store, stage, key), patience):
+            yield
         return
     lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
     location = _location(store, stage, key)
-    held = _take(location, lease)
+    held = _take(location, lease, patience)
     stop = threading.Event()
     renewing = threading.Thread(target=_renew, args=(location, lease, held, stop), daemon=True, name="lease")
     renewing.start()
@@ -80,14 +91,31 @@ def held_lease(store: ArtifactStore, stage: str, key: str) -> Iterator[None]:
 
 def is_leased(store: ArtifactStore, stage: str, key: str) -> bool:
     """Whether there is a lease of a key. A dead one counts: asking once cannot tell, and does not wait."""
-    return not store.root.is_local and _location(store, stage, key).exists()
+    if store.root.is_local:
+        return is_locked(_lock_path(store, stage, key))
+    return _location(store, stage, key).exists()
+
+
+@contextmanager
+def _held_on_disk(path: Path, patience: Patience) -> Iterator[None]:
+    """The lock, where this store takes one: results may be read from one that may not be written to."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held_lock(path, patience))
+        except OSError as error:
+            log.info("%s cannot be locked (%s): only runs of this home wait for each other.", path, error)
+        yield
+
+
+def _lock_path(store: ArtifactStore, stage: str, key: str) -> Path:
+    return store.root.local_path / f"leases/{stage}-{key}.lock"
 
 
 def _location(store: ArtifactStore, stage: str, key: str) -> Location:
     return store.root / f"leases/{stage}-{key}.json"
 
 
-def _take(location: Location, lease: Lease) -> ObjectInfo:
+def _take(location: Location, lease: Lease, patience: Patience) -> ObjectInfo:
     """Take the lease as soon as it is free or dead."""
     watched: Lease | None = None
     unchanged_since_s = time.monotonic()
@@ -108,6 +136,7 @@ def _take(location: Location, lease: Lease) -> ObjectInfo:
             if not told:
                 log.info("A run on %s is making the same result; waiting for it.", watched.host)
             told = True
+        patience.require()
         time.sleep(max(_LEAST_WAIT_S, min(2.0, lease.ttl_s / 20)))
 
 

@@ -2,13 +2,12 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from trainyard.tasks.artifacts.digests import digest_value
@@ -16,14 +15,19 @@ from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
 from trainyard.tasks.caching.lease import held_lease
+from trainyard.tasks.caching.locks import Patience, held_lock
 from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
-from trainyard.tasks.errors import ArtifactDamagedError, StageTimeoutError, StorageNotFoundError
+from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import CacheMode, StageName
 from trainyard.tasks.specs.spec import Spec
 
 log = logging.getLogger(__name__)
+
+
+Components = Mapping[str, str]
+"""Configuration and inputs that decide a result, by name."""
 
 
 class StageContext(Spec):
@@ -88,7 +92,7 @@ class Stage(Generic[Product]):
 
     size: Callable[[Product], int] = field(default=lambda product: sum(r.num_bytes for r in iter_references(product)))
 
-    def key(self, components: dict[str, str]) -> StageKey:
+    def key(self, components: Components) -> StageKey:
         """The key for some configuration and inputs."""
         return StageKey(
             stage=self.name,
@@ -108,7 +112,7 @@ class StageResult(BaseModel, Generic[Product]):
 
 def run_stage(
     stage: Stage[Product],
-    components: dict[str, str],
+    components: Components | Callable[[], Components],
     work: Callable[[StageKey], Product],
     context: StageContext,
     on_recorded: Callable[[StageKey], None] = lambda key: None,
@@ -116,12 +120,12 @@ def run_stage(
     """Give the verified result of before, or work and record the result.
 
     Of several runs that need the same key at once, one works; the others wait and reuse its result. The lock is
-    the kernel's (``flock``), so a holder that dies frees it; machines that share a store hold a lease in it, which
-    expires when its holder dies.
+    the kernel's (``flock``), in this home and in a store on a disk, so a holder that dies frees it; for another store
+    it is a lease in it, which expires when its holder dies.
 
     Args:
         stage: The stage.
-        components: The configuration and inputs that decide the result, by name.
+        components: The configuration and inputs that decide the result, by name; or what computes them.
         work: Makes the product; gets the key (training keeps its checkpoints under it).
         context: Where things are, and how to use the cache.
         on_recorded: Called when a new product is safe (recorded, where the cache is in use), before anybody else
@@ -133,13 +137,13 @@ def run_stage(
         The product, and whether it was cached.
 
     Raises:
-        PipelineError: What ``work`` raises.
+        StageTimeoutError: Another run works at the key for longer than an attempt of this stage may take.
+        PipelineError: What ``work`` raises, or computing the components.
     """
     key = _computed_key(stage, components)
     if key is None:
         return _run_unkeyed(stage, work, context)
-    lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
-    with _single_flight(lock, context.timeout_s), held_lease(context.store, stage.name, key.sha256):
+    with _single_flight(stage, key, context):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
             context.note(stage.name, "cached", key)
@@ -153,12 +157,14 @@ def run_stage(
         return _result(stage, product, "ran", key)
 
 
-def _computed_key(stage: Stage[Product], components: dict[str, str]) -> StageKey | None:
-    """The key; None where it cannot be computed, whatever the reason: then no result may be believed to be the same."""
+def _computed_key(stage: Stage[Product], components: Components | Callable[[], Components]) -> StageKey | None:
+    """The key; None where it cannot be computed: then no result may be believed to be the same."""
     try:
-        key = stage.key(components)
+        key = stage.key(components() if callable(components) else components)
         digest_value(dict(key.components))  # what cannot be digested is found here
-    except (OSError, SyntaxError, TypeError, ValueError) as error:
+    except PipelineError:  # says what is wrong with an input, which the work would meet, too
+        raise
+    except Exception as error:  # whatever the reason: a file that cannot be read or parsed, a broken installation, ...
         log.warning(
             "The key of the stage %s cannot be computed (%s: %s): it runs, and its result is not kept for later runs.",
             stage.name,
@@ -202,26 +208,9 @@ def _result(
 
 
 @contextmanager
-def _single_flight(path: Path, timeout_s: float | None) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("Another run is making the same result; waiting for it.")
-        _wait_for(lock, timeout_s)
-    try:
+def _single_flight(stage: Stage[Product], key: StageKey, context: StageContext) -> Iterator[None]:
+    """Of this home's runs, and of all that share the store, one at a time."""
+    patience = Patience(context.timeout_s)
+    lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
+    with held_lock(lock, patience), held_lease(context.store, stage.name, key.sha256, patience):
         yield
-    finally:
-        lock.release()
-
-
-def _wait_for(lock: FileLock, timeout_s: float | None) -> None:
-    """No longer than an attempt may take; for a stage that Prefect does not interrupt."""
-    try:
-        lock.acquire(timeout=-1 if timeout_s is None else timeout_s)
-    except Timeout:
-        raise StageTimeoutError(
-            f"Another run has been making the same result for more than {timeout_s:g} seconds, the time limit of this "
-            "stage. Wait for it and run again, which reuses its result, or set a longer StagePolicy.timeout_s."
-        ) from None

@@ -76,11 +76,13 @@ def train(
         reporter.finish()
         return trained
 
-    components = {
-        **train_components(estimator, source, data),
-        **environment_components(directory),
-        **package_components(asked, lock),
-    }
+    def components() -> dict[str, str]:
+        return {
+            **train_components(estimator, source, data),
+            **environment_components(directory),
+            **package_components(asked, lock),
+        }
+
     return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
 
 

@@ -15,6 +15,7 @@ from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.curves import digest_curves, read_curves
 from trainyard.tasks.validation.rendering import render_markdown
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.validate import validate_model
@@ -36,7 +37,11 @@ def validate(
     context: StageContext,
 ) -> "State[StageResult[ValidatedModel]]":
     """Prove that the ONNX model gives the trained model's answers, and show the report, whatever it says."""
-    components = validation_components(settings, bundle, trained.outputs, trained.source, champion)
+
+    def components() -> dict[str, str]:
+        curves = digest_curves(read_curves(trained.records, context.store))
+        return validation_components(settings, bundle, trained.outputs, trained.source, champion, curves)
+
     try:
         result = run_stage(
             VALIDATE,
@@ -66,9 +71,15 @@ def validation_components(
     outputs: ArtifactRef,
     source: ArtifactRef | None = None,
     champion: Champion | None = None,
+    curves: str | None = None,
 ) -> dict[str, str]:
-    """What decides a verdict, beside its code and libraries; the source where the model needs its classes."""
+    """What decides a report, beside its code and libraries; the source where the model needs its classes.
+
+    The curves that its page shows count, and not the records that they are drawn from, which hold times: a training
+    that is run again and comes to the same is not validated again.
+    """
     return {
+        **({"input:curves": curves} if curves else {}),
         **({"input:source": source.sha256} if source and bundle.settings.needs_source else {}),
         **({"input:champion": f"{champion.version} {champion.bundle.sha256}"} if champion else {}),
         "input:bundle": bundle.bundle.sha256,

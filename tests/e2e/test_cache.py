@@ -1,5 +1,6 @@
 """Run twice: all cached. Change one thing: exactly the stages that depend on it run again."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,16 +9,29 @@ import pytest
 
 from tests.e2e.conftest import STAGES, statuses, that_ran
 from trainyard import OnnxExport, OrtValidation, StagePolicy
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.records import StageRecord, record_path
+from trainyard.tasks.caching.stage import StageContext, run_stage
+from trainyard.tasks.export.task import EXPORT
+from trainyard.tasks.metrics.task import STAGE as METRICS
+from trainyard.tasks.registry.task import REGISTER
+from trainyard.tasks.staging.task import STAGE
+from trainyard.tasks.training.task import TRAIN
+from trainyard.tasks.validation.task import VALIDATE
 
 
 def training_runs(home):
     return sorted(path.name for path in (home / "runs").iterdir())
 
 
-def product_of(result, home, stage):
+def record_of(result, home, stage):
     path = home / "store" / record_path(stage, result.stages[stage].cache_key)
-    return StageRecord.model_validate_json(path.read_bytes()).product
+    return StageRecord.model_validate_json(path.read_bytes())
+
+
+def product_of(result, home, stage):
+    return record_of(result, home, stage).product
 
 
 def object_path(home, ref):
@@ -73,6 +87,67 @@ def test_each_change_reruns_exactly_what_depends_on_it(run_pipeline, linear_proj
     assert that_ran(run_pipeline({"--seed": 7})) == []
 
 
+STAGES_OF_CACHE = {stage.name: stage for stage in (STAGE, TRAIN, METRICS, EXPORT, VALIDATE, REGISTER)}
+REFERENCES = {
+    "stage": ["datasets.0.manifest"],
+    "train": ["source", "outputs", "logs", "records"],
+    "metrics": ["report", "plots"],
+    "export": ["bundle"],
+    "validate": ["report", "page"],
+    "register": ["manifest"],
+}
+"""Every artifact that a stage's product refers to."""
+
+
+def references_in(product, path=""):
+    """Path to sha256 and kind, of each reference at any depth."""
+    if isinstance(product, dict) and set(product) == set(ArtifactRef.model_fields):
+        return {path[1:]: ArtifactRef.model_validate(product)}
+    items = product.items() if isinstance(product, dict) else enumerate(product) if isinstance(product, list) else ()
+    return {name: ref for key, value in items for name, ref in references_in(value, f"{path}.{key}").items()}
+
+
+def files_of(home, ref):
+    """The object of an artifact, and one of a file in it where it is a tree."""
+    store = ArtifactStore(str(home / "store"))
+    entries = store.list_tree(ref).entries[:1] if ref.kind == "tree" else ()
+    return [object_path(home, {"sha256": sha256}) for sha256 in (ref.sha256, *(entry.sha256 for entry in entries))]
+
+
+def stages_that_would_run(home, records):
+    """Every stage asked for what it made in one finished pipeline; without Prefect, and without doing the work."""
+    context = StageContext(store_url=str(home / "store"), home=home)
+
+    def runs(name):
+        stage, record = STAGES_OF_CACHE[name], records[name]
+        product = stage.product_type.model_validate(record.product)
+        return run_stage(stage, record.components, lambda key: product, context).status == "ran"
+
+    return [name for name in STAGES if runs(name)]
+
+
+@pytest.mark.parametrize("damage", ["delete", "flip"])
+def test_each_reference_of_each_stages_product_is_proven(run_pipeline, home, damage):
+    result = run_pipeline()
+    records = {name: record_of(result, home, name) for name in STAGES}
+    found = {name: references_in(record.product) for name, record in records.items()}
+    assert {name: list(refs) for name, refs in found.items()} == REFERENCES
+    assert stages_that_would_run(home, records) == []
+    ran = {}
+    for name, refs in found.items():
+        for path, ref in refs.items():
+            for n, victim in enumerate(files_of(home, ref)):
+                content = victim.read_bytes()
+                victim.unlink()
+                if damage == "flip":
+                    victim.write_bytes(bytes([content[0] ^ 1]) + content[1:] if content else b"x")
+                ran[name, path, n] = stages_that_would_run(home, records)
+                victim.write_bytes(content)
+    assert {(name, path) for name, path, _ in ran} == {(name, path) for name in found for path in found[name]}
+    assert {place: stages for place, stages in ran.items() if stages != [place[0]]} == {}
+    assert stages_that_would_run(home, records) == []
+
+
 @pytest.mark.parametrize("damage", ["delete", "flip"])
 def test_a_damaged_artifact_reruns_exactly_its_stage(run_pipeline, home, damage):
     result = run_pipeline()
@@ -87,6 +162,20 @@ def test_a_damaged_artifact_reruns_exactly_its_stage(run_pipeline, home, damage)
         ran = that_ran(run_pipeline())
         # A training that is made again leaves the same model, but new times in its records: these are collected.
         assert ran == {"export": ["export"], "train": ["train", "metrics"]}[stage]
+
+
+def test_an_edited_record_reruns_exactly_its_stage_and_its_values_are_not_believed(run_pipeline, home):
+    first = run_pipeline()
+    edits = {"metrics": ('"accuracy": ', '"accuracy": 0'), "validate": ('"max_abs_error": ', '"max_abs_error": 1')}
+    for stage, (old, new) in edits.items():
+        path = home / "store" / record_path(stage, first.stages[stage].cache_key)
+        text = path.read_text()
+        assert old in text
+        path.write_text(re.sub(f"{old}[0-9]", new, text))
+    again = run_pipeline()
+    assert that_ran(again) == ["metrics", "validate"]
+    assert again.metrics == first.metrics
+    assert again.validation.max_abs_error < 1
 
 
 def test_a_staged_file_that_is_damaged_is_staged_again(run_pipeline, home):

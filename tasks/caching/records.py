@@ -56,7 +56,12 @@ def read_product(store: ArtifactStore, key: StageKey, product_type: type[Product
         None where there is no record, or none that can be believed: it cannot be read, its content is not what was
         written, or it was written for another key. The log then names it.
     """
-    location = store.root / record_path(key.stage, key.sha256)
+    return read_recorded(store, key.stage, key.sha256, product_type)
+
+
+def read_recorded(store: ArtifactStore, stage: str, key_sha256: str, product_type: type[Product]) -> Product | None:
+    """As ``read_product``, for a key of which only the digest is known."""
+    location = store.root / record_path(stage, key_sha256)
     try:
         data = location.read_bytes()
     except StorageNotFoundError:
@@ -67,7 +72,7 @@ def read_product(store: ArtifactStore, key: StageKey, product_type: type[Product
             log.info("The record %s has the form of another version of Trainyard; its stage runs again.", location.url)
             return None
         record = StageRecord.model_validate(values)
-        doubt = _doubt(values, record, key)
+        doubt = _doubt(values, record, stage, key_sha256)
         if doubt is None:
             return product_type.model_validate(record.product)
     except ValueError as error:  # no JSON, no record, or no such product
@@ -104,15 +109,15 @@ def _is_of_another_version(values: Any) -> bool:
     return isinstance(values, dict) and "stage" in values and values.get("version") != RECORD_VERSION
 
 
-def _doubt(values: dict[str, Any], record: StageRecord, key: StageKey) -> str | None:
+def _doubt(values: dict[str, Any], record: StageRecord, stage: str, key_sha256: str) -> str | None:
     """Why a record cannot be believed to be that of a key, or None."""
     found = digest_value({name: value for name, value in values.items() if name != "sha256"})
     if found != record.sha256:
         return f"its content hashes to {found[:12]}, not to {record.sha256[:12]} as when it was written"
-    if record.stage != key.stage:
-        return f"it is a record of the stage {record.stage!r}, not of {key.stage!r}"
-    if record.components != key.components:
-        return f"it is the record of another key of the stage {key.stage!r}"
+    if record.stage != stage:
+        return f"it is a record of the stage {record.stage!r}, not of {stage!r}"
+    if StageKey(stage, record.components).sha256 != key_sha256:
+        return f"it is the record of another key of the stage {stage!r}"
     return None
 
 

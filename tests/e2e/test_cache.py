@@ -1,6 +1,5 @@
 """Run twice: all cached. Change one thing: exactly the stages that depend on it run again."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -126,26 +125,40 @@ def stages_that_would_run(home, records):
     return [name for name in STAGES if runs(name)]
 
 
-@pytest.mark.parametrize("damage", ["delete", "flip"])
-def test_each_reference_of_each_stages_product_is_proven(run_pipeline, home, damage):
+def damaged(content):
+    """An artifact's object with a bit flipped, or None to delete it."""
+    return [None, bytes([content[0] ^ 1]) + content[1:] if content else b"x"]
+
+
+def test_each_artifact_and_value_of_each_stage_is_proven_and_its_damage_reruns_exactly_its_stage(run_pipeline, home):
     result = run_pipeline()
     records = {name: record_of(result, home, name) for name in STAGES}
     found = {name: references_in(record.product) for name, record in records.items()}
     assert {name: list(refs) for name, refs in found.items()} == REFERENCES
     assert stages_that_would_run(home, records) == []
     ran = {}
-    for name, refs in found.items():
-        for path, ref in refs.items():
-            for n, victim in enumerate(files_of(home, ref)):
-                content = victim.read_bytes()
+    for name, path, ref in [(name, *item) for name, refs in found.items() for item in refs.items()]:
+        for n, victim in enumerate(files_of(home, ref)):
+            content = victim.read_bytes()
+            for damage in damaged(content):
                 victim.unlink()
-                if damage == "flip":
-                    victim.write_bytes(bytes([content[0] ^ 1]) + content[1:] if content else b"x")
-                ran[name, path, n] = stages_that_would_run(home, records)
+                if damage is not None:
+                    victim.write_bytes(damage)
+                ran[name, path, n, "delete" if damage is None else "flip"] = stages_that_would_run(home, records)
+                victim.unlink(missing_ok=True)
                 victim.write_bytes(content)
-    assert {(name, path) for name, path, _ in ran} == {(name, path) for name in found for path in found[name]}
     assert {place: stages for place, stages in ran.items() if stages != [place[0]]} == {}
     assert stages_that_would_run(home, records) == []
+
+    for stage, number in {"metrics": '"accuracy": ', "validate": '"max_abs_error": '}.items():
+        record = home / "store" / record_path(stage, result.stages[stage].cache_key)
+        text = record.read_text()
+        assert number in text
+        record.write_text(text.replace(number, f"{number}-9"))
+    again = run_pipeline()
+    assert that_ran(again) == ["metrics", "validate"]
+    assert again.metrics == result.metrics
+    assert again.validation.max_abs_error >= 0
 
 
 @pytest.mark.parametrize("damage", ["delete", "flip"])
@@ -162,20 +175,6 @@ def test_a_damaged_artifact_reruns_exactly_its_stage(run_pipeline, home, damage)
         ran = that_ran(run_pipeline())
         # A training that is made again leaves the same model, but new times in its records: these are collected.
         assert ran == {"export": ["export"], "train": ["train", "metrics"]}[stage]
-
-
-def test_an_edited_record_reruns_exactly_its_stage_and_its_values_are_not_believed(run_pipeline, home):
-    first = run_pipeline()
-    edits = {"metrics": ('"accuracy": ', '"accuracy": 0'), "validate": ('"max_abs_error": ', '"max_abs_error": 1')}
-    for stage, (old, new) in edits.items():
-        path = home / "store" / record_path(stage, first.stages[stage].cache_key)
-        text = path.read_text()
-        assert old in text
-        path.write_text(re.sub(f"{old}[0-9]", new, text))
-    again = run_pipeline()
-    assert that_ran(again) == ["metrics", "validate"]
-    assert again.metrics == first.metrics
-    assert again.validation.max_abs_error < 1
 
 
 def test_a_staged_file_that_is_damaged_is_staged_again(run_pipeline, home):

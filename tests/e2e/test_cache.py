@@ -81,8 +81,13 @@ def test_each_change_reruns_exactly_what_depends_on_it(run_pipeline, linear_proj
     script.write_text(script.read_text() + "#\n")
     assert that_ran(run_pipeline({"--seed": 7})) == ["train", "metrics", "register"]
 
+    # The same model with another curve: the page of the validation report shows it.
+    longer = 'run.log("loss", 0.125, step=99)\n'
+    script.write_text(script.read_text() + longer)
+    assert that_ran(run_pipeline({"--seed": 7})) == ["train", "metrics", "validate", "register"]
+
     # And back again: all of it is still known.
-    script.write_text(script.read_text().removesuffix("#\n"))
+    script.write_text(script.read_text().removesuffix(f"#\n{longer}"))
     assert that_ran(run_pipeline({"--seed": 7})) == []
 
 

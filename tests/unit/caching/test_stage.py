@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey, code_components, code_files
+from trainyard.tasks.caching.lease import is_leased
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
 from trainyard.tasks.errors import (
     ArtifactDamagedError,
@@ -194,6 +195,12 @@ def test_a_stages_code_is_its_package_and_what_that_imports(stage):
     assert not any(name.endswith("/task.py") or "caching" in name for name in names)
 
 
+def test_whatever_reads_objects_is_part_of_the_key_of_what_is_staged():
+    from trainyard.tasks.staging.task import STAGE as STAGING
+
+    assert {"library:fsspec", "library:s3fs", "library:obstore"} <= set(STAGING.key({}).components)
+
+
 def test_the_code_of_one_stage_holds_none_of_another():
     files = {path.parent.name for path in code_files(("trainyard.tasks.export",))}
     assert not files & {"training", "staging", "metrics", "validation", "registry", "launchers"}
@@ -228,6 +235,17 @@ def test_of_several_threads_one_works_at_a_key_and_the_others_reuse(tmp_path, ho
     with ThreadPoolExecutor(len(contexts)) as pool:
         statuses = list(pool.map(work_at, contexts))
     assert (sorted(statuses), len(calls)) == (["cached"] * 5 + ["ran"], 1)
+
+
+def test_everybody_sees_who_works_at_a_key_of_a_store_on_a_disk(context):
+    """'trainyard gc' of another home, for one."""
+
+    def work(key):
+        assert is_leased(context.store, "export", key.sha256)
+        return Text(artifact=context.store.put_bytes(b"made"))
+
+    key = run(work, context).cache_key
+    assert not is_leased(context.store, "export", key)
 
 
 def test_a_store_that_cannot_be_locked_is_still_read(context, caplog):

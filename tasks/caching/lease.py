@@ -23,7 +23,9 @@ from pydantic import ValidationError
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.caching.locks import Patience, held_lock, is_locked
+from trainyard.tasks.caching.exclusive import exclusive
+from trainyard.tasks.caching.locks import is_locked
+from trainyard.tasks.caching.waiting import Wait
 from trainyard.tasks.errors import ObjectChangedError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.spec import Spec
@@ -54,27 +56,26 @@ class Lease(Spec):
 
 
 @contextmanager
-def held_lease(store: ArtifactStore, stage: str, key: str, patience: Patience | None = None) -> Iterator[None]:
+def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | None = None) -> Iterator[None]:
     """Hold the lease of a key while the block runs; waits while somebody else does.
 
     Args:
         store: The store.
-        stage: The stage's name.
-        key: Its key.
-        patience: How long to wait; for ever by default.
+        stage: Name of a stage.
+        key: Digest of its key.
+        timeout_s: Seconds to wait at most; the stage's time limit.
 
     Raises:
-        StageTimeoutError: The patience ended first.
+        StageTimeoutError: Its holder lives, and did not come to an end in time.
         PipelineError: The store does not answer, or refuses.
     """
-    patience = patience or Patience()
     if store.root.is_local:
-        with _held_on_disk(_lock_path(store, stage, key), patience):
+        with _held_on_disk(_lock_path(store, stage, key), timeout_s):
             yield
         return
     lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
     location = _location(store, stage, key)
-    held = _take(location, lease, patience)
+    held = _take(location, lease, Wait("a run on another machine is making the same result", timeout_s))
     stop = threading.Event()
     renewing = threading.Thread(target=_renew, args=(location, lease, held, stop), daemon=True, name="lease")
     renewing.start()
@@ -97,11 +98,11 @@ def is_leased(store: ArtifactStore, stage: str, key: str) -> bool:
 
 
 @contextmanager
-def _held_on_disk(path: Path, patience: Patience) -> Iterator[None]:
+def _held_on_disk(path: Path, timeout_s: float | None) -> Iterator[None]:
     """The lock, where this store takes one: results may be read from one that may not be written to."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(held_lock(path, patience))
+            stack.enter_context(exclusive(path, "another run is making the same result", timeout_s))
         except OSError as error:
             log.info("%s cannot be locked (%s): only runs of this home wait for each other.", path, error)
         yield
@@ -115,11 +116,10 @@ def _location(store: ArtifactStore, stage: str, key: str) -> Location:
     return store.root / f"leases/{stage}-{key}.json"
 
 
-def _take(location: Location, lease: Lease, patience: Patience) -> ObjectInfo:
+def _take(location: Location, lease: Lease, wait: Wait) -> ObjectInfo:
     """Take the lease as soon as it is free or dead."""
     watched: Lease | None = None
     unchanged_since_s = time.monotonic()
-    told = False
     while True:
         found = _read(location)
         if found is None:
@@ -133,11 +133,18 @@ def _take(location: Location, lease: Lease, patience: Patience) -> ObjectInfo:
             return taken
         if found and found[0] != watched:
             watched, unchanged_since_s = found[0], time.monotonic()
-            if not told:
-                log.info("A run on %s is making the same result; waiting for it.", watched.host)
-            told = True
-        patience.require()
-        time.sleep(max(_LEAST_WAIT_S, min(2.0, lease.ttl_s / 20)))
+        if found:
+            wait.tell(_who(found[0]))
+        longest_s = max(_LEAST_WAIT_S, min(2.0, lease.ttl_s / 20))
+        wait.sleep(longest_s, longest_s)
+
+
+def _who(lease: Lease) -> str:
+    """Who holds a lease and what can be done, as a sentence."""
+    return (
+        f"It is process {lease.process} on {lease.host}, which still renews its lease. If it hangs, end it (kill "
+        f"{lease.process} on {lease.host}), and this goes on."
+    )
 
 
 def _is_held(location: Location, lease: Lease) -> bool:

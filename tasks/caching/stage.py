@@ -2,8 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal
@@ -13,9 +12,9 @@ from pydantic import BaseModel
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
 from trainyard.tasks.caching.lease import held_lease
-from trainyard.tasks.caching.locks import Patience, held_lock
 from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
 from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, StorageNotFoundError
@@ -25,6 +24,8 @@ from trainyard.tasks.specs.spec import Spec
 
 log = logging.getLogger(__name__)
 
+
+_ELSEWHERE = "another run is making the same result"
 
 Components = Mapping[str, str]
 """Configuration and inputs that decide a result, by name."""
@@ -143,7 +144,11 @@ def run_stage(
     key = _computed_key(stage, components)
     if key is None:
         return _run_unkeyed(stage, work, context)
-    with _single_flight(stage, key, context):
+    lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
+    with (
+        exclusive(lock, _ELSEWHERE, context.timeout_s),
+        held_lease(context.store, stage.name, key.sha256, context.timeout_s),
+    ):
         found = _verified_hit(stage, key, context) if context.cache == "on" else None
         if found is not None:
             context.note(stage.name, "cached", key)
@@ -205,12 +210,3 @@ def _result(
     stage: Stage[Product], product: Product, status: Literal["ran", "cached"], key: StageKey
 ) -> StageResult[Product]:
     return StageResult(product=product, status=status, cache_key=key.sha256, num_bytes=stage.size(product))
-
-
-@contextmanager
-def _single_flight(stage: Stage[Product], key: StageKey, context: StageContext) -> Iterator[None]:
-    """Of this home's runs, and of all that share the store, one at a time."""
-    patience = Patience(context.timeout_s)
-    lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
-    with held_lock(lock, patience), held_lease(context.store, stage.name, key.sha256, patience):
-        yield

@@ -6,7 +6,9 @@ mended; what it cannot ends in an error that names the object.
 
 import os
 import socket
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import pytest
@@ -282,3 +284,19 @@ def test_a_pattern_reads_only_what_it_matches(server, bucket_name, context):
     put_small_objects(server, bucket_name, 60)
     stage_references([reference(server, bucket_name, "train/0*/000?1.txt")], context)
     assert sorted(server.reads) == ["train/01/00001.txt", "train/01/00021.txt", "train/01/00041.txt"]
+
+
+def test_runs_whose_references_overlap_fetch_each_object_once(server, bucket_name, context):
+    put_small_objects(server, bucket_name, 200)
+    server.put(bucket_name, {"other/object.txt": b"other"})
+    shared, other = reference(server, bucket_name), reference(server, bucket_name, "other")
+    both = threading.Barrier(2)
+
+    def stage(references):
+        both.wait(60)
+        return stage_references(references, context)
+
+    with ThreadPoolExecutor(2) as runs:
+        one, two = runs.map(stage, ([shared], [shared, other]))
+    assert one.datasets == two.datasets[:1]
+    assert sorted(server.reads) == sorted(server.buckets[bucket_name])

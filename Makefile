@@ -7,10 +7,10 @@ PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := .venv/bin
 TEST_WORKERS ?= 3
 
-.PHONY: help setup run test bench lint format typecheck lock ui down doctor clean
+.PHONY: help setup run test bench bench-staging bench-cache bench-scale lint format typecheck lock ui down doctor clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv: locked packages, Open MPI, Horovod built for the locked torch (PYTHON=... chooses one)
 	@command -v $(PYTHON) >/dev/null || { echo "setup: Python 3.10 to 3.13 is needed, and $(PYTHON) was not found;" \
@@ -26,6 +26,15 @@ test: setup ## Run all tests
 
 bench: setup ## Measure training speed under every launcher (BENCH="--rounds 1 --quick" only tries it)
 	@$(BIN)/python benchmarks/training.py $(BENCH)
+
+bench-staging: setup ## Measure staging from S3 against rclone, the AWS CLI and s3fs (BENCH="--quick" only tries it)
+	@$(BIN)/python -m benchmarks.staging $(BENCH)
+
+bench-cache: setup ## Measure what a verified cache hit costs (BENCH="--quick" only tries it)
+	@$(BIN)/python -m benchmarks.cache $(BENCH)
+
+bench-scale: setup ## Measure the memory of staging 100,000 objects and one of 20 GB, which needs as much free disk
+	@$(BIN)/python -m benchmarks.scale $(BENCH)
 
 lint: setup ## Check style and formatting
 	@$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.measuring import Measurement, python, report, run_process
+from benchmarks.measuring import RESULTS, python, report, run_process
 from benchmarks.staging import rclone_program, rclone_remote
 from tests.integration.s3_server import run_s3_server
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small cases, to see that it works")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("benchmark-cache.json"))
+    parser.add_argument("--json", type=Path, default=RESULTS / "cache.json")
     options = parser.parse_args()
     cases = QUICK if options.quick else FULL
     measurements = []
@@ -50,10 +50,12 @@ def main() -> None:
                     ],
                 }
                 for contender, command in commands.items():
-                    seconds, peak_mib, _ = run_process(command, environment)
-                    measurements.append(Measurement(case, contender, turn, seconds, peak_mib))
+                    finished = run_process(command, environment)
+                    measurements.append(finished.as_measurement(case, contender, turn))
     ordered = [m for case in cases for m in measurements if m.case == case]
-    report("The stage cache", ordered, "sha256sum", {"rounds": options.rounds}, options.json)
+    report(
+        "The stage cache", ordered, ["sha256sum", "rclone check --download"], {"rounds": options.rounds}, options.json
+    )
 
 
 def _worker(tree: Path, store: str, scratch: Path) -> list[str]:

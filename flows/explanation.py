@@ -1,10 +1,12 @@
 """What ``trainyard explain`` shows: the stages of one run, and why each hit or missed its cache."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from rich.table import Table
 from rich.text import Text
 
+from trainyard.flows.changes import describe_difference
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.explain import explain_stage
 from trainyard.tasks.caching.runs import RunName, StageNote, earlier_notes, find_run, list_runs, read_notes
@@ -48,7 +50,10 @@ def explain_run(
     notes = [note for note in read_notes(store, run) if stage in (None, note.stage)]
     if stage is not None and not notes:
         raise InvalidInputError(f"The run {run.id} did not come to the stage {stage!r}.")
-    return run, [Explanation(note, explain_stage(note, earlier_notes(store, runs, run, note.stage))) for note in notes]
+    describe = partial(describe_difference, store)
+    return run, [
+        Explanation(note, explain_stage(note, earlier_notes(store, runs, run, note.stage), describe)) for note in notes
+    ]
 
 
 def render_explanation(run: RunName, explanations: list[Explanation]) -> Table:

@@ -21,6 +21,9 @@ class Origin(Spec):
     run_folder: str | None = Field(default=None, title="Run folder")
     """Where the pipeline notes how its stages went."""
 
+    presence: str | None = Field(default=None, title="Presence")
+    """What in the store the pipeline renews while it waits."""
+
 
 class TrainedOnPool(Spec):
     """What a training flow answers."""

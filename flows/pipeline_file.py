@@ -1,6 +1,8 @@
 """A pipeline in a YAML or JSON file: the parameters of ``training_pipeline``, for ``trainyard run``."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from trainyard.flows.valid_part import new_problems, valid_part
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch
@@ -44,12 +47,15 @@ class PipelineFile(Spec):
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
-def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFile:
+def load_pipeline_file(
+    path: Path, overrides: Iterable[str] = (), check: Callable[[PipelineFile], list[str]] = lambda pipeline: []
+) -> PipelineFile:
     """Read a pipeline file. Relative paths in it are relative to the file.
 
     Args:
         path: A YAML file (JSON is YAML too).
         overrides: ``path.to.key=value`` texts, the value in YAML; for example ``estimator.script_params.--epochs=5``.
+        check: Finds what else would keep the pipeline from running; where values were refused, in what is left.
 
     Raises:
         InvalidInputError: The file cannot be read, or what it says cannot run; names every problem.
@@ -57,11 +63,20 @@ def load_pipeline_file(path: Path, overrides: Iterable[str] = ()) -> PipelineFil
     content = _read(path)
     for override in overrides:
         _apply(content, override)
-    _anchor_paths(content, path.resolve().parent)
+    anchor = _Anchor(path.resolve().parent)
+    anchor.paths_of(content)
+    problems = list(anchor.problems)
+    pipeline: PipelineFile | None
     try:
-        return PipelineFile.model_validate(content)
+        pipeline = PipelineFile.model_validate(content)
     except ValidationError as error:
-        raise InvalidInputError.from_problems(str(path), [_sentence(item) for item in error.errors()]) from error
+        problems += [_sentence(item) for item in error.errors()]
+        pipeline = valid_part(PipelineFile, content)
+    if pipeline is not None:
+        problems += new_problems(check(pipeline), problems)
+    if problems or pipeline is None:
+        raise InvalidInputError.from_problems(str(path), problems)
+    return pipeline
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -96,34 +111,50 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise InvalidInputError(f"--set {override!r}: the value is not YAML; quote it if it is a text.") from error
 
 
-def _anchor_paths(content: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of a file absolute: source directory, local datastores, local store."""
-    if isinstance(content.get("store"), str):
-        content["store"] = _anchored(content["store"], folder)
-    estimator = content.get("estimator")
-    if not isinstance(estimator, dict):
-        return
-    if isinstance(estimator.get("source_directory"), str):
-        estimator["source_directory"] = str(folder / Path(estimator["source_directory"]).expanduser())
-    for values in (estimator.get("script_params"), estimator.get("inputs")):
-        for value in values.values() if isinstance(values, dict) else ():
-            _anchor_datastore(value, folder)
-    inputs = estimator.get("inputs")
-    if isinstance(inputs, dict):  # a text is a datastore there; as a script parameter it is a text
-        inputs.update({name: _anchored(url, folder) for name, url in inputs.items() if isinstance(url, str)})
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """Makes the relative paths of a file absolute: source directory, local datastores, local store."""
 
+    folder: Path
+    """Where the file is."""
 
-def _anchor_datastore(value: Any, folder: Path) -> None:
-    store = value.get("datastore", value) if isinstance(value, dict) else None
-    if isinstance(store, str):
-        value["datastore"] = _anchored(store, folder)
-    elif isinstance(store, dict) and isinstance(store.get("url"), str):
-        store["url"] = _anchored(store["url"], folder)
+    problems: list[str] = field(default_factory=list)
+    """Paths that lead nowhere on this machine, one sentence each."""
 
+    def paths_of(self, content: dict[str, Any]) -> None:
+        """Anchor what a file holds, in place."""
+        if isinstance(content.get("store"), str):
+            content["store"] = self._url("store", content["store"])
+        estimator = content.get("estimator")
+        if not isinstance(estimator, dict):
+            return
+        if isinstance(estimator.get("source_directory"), str):
+            source = os.path.expanduser(estimator["source_directory"])
+            is_unknown = source.startswith("~")  # which the estimator refuses
+            estimator["source_directory"] = source if is_unknown else str(self.folder / source)
+        for values in (estimator.get("script_params"), estimator.get("inputs")):
+            for name, value in values.items() if isinstance(values, dict) else ():
+                self._datastore(str(name), value)
+        inputs = estimator.get("inputs")
+        if isinstance(inputs, dict):  # a text is a datastore there; as a script parameter it is a text
+            inputs.update({name: self._url(name, url) for name, url in inputs.items() if isinstance(url, str)})
 
-def _anchored(url: str, folder: Path) -> str:
-    """Not ``Path.as_uri``: fsspec takes a URL's path as it is, without undoing ``%20``."""
-    return url if "://" in url else f"file://{(folder / Path(url).expanduser()).resolve()}"
+    def _datastore(self, name: str, value: Any) -> None:
+        store = value.get("datastore", value) if isinstance(value, dict) else None
+        if isinstance(store, str):
+            value["datastore"] = self._url(name, store)
+        elif isinstance(store, dict) and isinstance(store.get("url"), str):
+            store["url"] = self._url(name, store["url"])
+
+    def _url(self, name: str, url: str) -> str:
+        """Not ``Path.as_uri``: fsspec takes a URL's path as it is, without undoing ``%20``."""
+        if "://" in url:
+            return url
+        try:
+            return f"file://{(self.folder / Path(url).expanduser()).resolve()}"
+        except RuntimeError:
+            self.problems.append(f"{name}: {url!r}: this machine knows no such user")
+            return url
 
 
 def _sentence(item: Any) -> str:

@@ -183,4 +183,4 @@ def _waits_for_worker(run: FlowRun) -> bool:
     if run.state is not None and not run.state.is_scheduled():
         return False
     with prefect_errors(), get_client(sync_client=True) as client:
-        return run.work_pool_name is not None and live_workers(client, run.work_pool_name) == 0
+        return run.work_pool_name is not None and not live_workers(client, run.work_pool_name)

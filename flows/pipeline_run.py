@@ -11,12 +11,12 @@ from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from trainyard.flows.answers import keep_product
+from trainyard.flows.brief_errors import shorten_errors
 from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.pool_training import train_on_pool
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.summary_artifact import publish_summary
-from trainyard.flows.targets import with_loaded_target
 from trainyard.flows.worker_watch import end_with_worker
 from trainyard.tasks.artifacts.products import (
     Champion,
@@ -127,14 +127,14 @@ class PipelineRunner:
             RunCancelledError: The run has crashed too often to be started again.
         """
         show_stage_logs()
+        shorten_errors()
         guard_embedded_server()
         end_with_worker()
         _give_up_on_endless_crashes()
         settings = Settings()
-        estimator = with_loaded_target(estimator)
         model_name = model_name or default_model_name(estimator)
         store_url = store or settings.store_url
-        check_inputs(estimator, model_name, store_url, export, validation)
+        estimator = check_inputs(estimator, model_name, store_url, export, validation)
         return cls(
             estimator,
             model_name,

@@ -19,9 +19,13 @@ from prefect.utilities.urls import url_for
 
 from trainyard.flows.answers import read_answer
 from trainyard.flows.handover import Origin, TrainedOnPool
+from trainyard.flows.pool_cache import trained_before
 from trainyard.flows.portable import anchored
 from trainyard.flows.work_pools import UNREACHABLE, live_workers, training_deployment
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.products import ANSWERS
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.presence import presence
 from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.errors import (
@@ -49,21 +53,39 @@ def train_on_pool(
     pool: str, estimator: PyTorch, policies: dict[StageName, StagePolicy], context: StageContext
 ) -> "State[StageResult[TrainedOnPool]]":
     """Stage data and train on a machine of a work pool; its cache, checkpoints and data are that machine's."""
-    directory = Path(estimator.source_directory).expanduser()
-    source = snapshot_source(directory, context.store)
-    origin = Origin(source=source, name=directory.resolve().name, run_folder=context.run_folder)
+    source = snapshot_source(Path(estimator.source_directory).expanduser(), context.store)
+    trained = trained_before(pool, estimator, source, policies, context)
+    if trained is None:
+        trained = _train_there(pool, estimator, source, policies, context)
+    outcome = trained.outcomes["train"]
+    result: StageResult[TrainedOnPool] = StageResult(
+        product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
+    )
+    return as_state(result)
+
+
+def _train_there(
+    pool: str,
+    estimator: PyTorch,
+    source: ArtifactRef,
+    policies: dict[StageName, StagePolicy],
+    context: StageContext,
+) -> TrainedOnPool:
+    waiting = f"{ANSWERS}{_attempt()}/waiting.json"  # below a folder of its own, so that 'trainyard gc' finds it
+    name = Path(estimator.source_directory).expanduser().resolve().name
+    origin = Origin(source=source, name=name, run_folder=context.run_folder, presence=waiting)
     parameters = {
         "estimator": anchored(estimator).model_copy(update={"compute_target": "local"}).model_dump(mode="json"),
         "policies": {name: policy.model_dump(mode="json") for name, policy in policies.items()},
         "store": Location(context.store_url).url,
         "origin": origin.model_dump(mode="json"),
     }
-    trained = _run_child(pool, estimator, parameters, context)
-    outcome = trained.outcomes["train"]
-    result: StageResult[TrainedOnPool] = StageResult(
-        product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
-    )
-    return as_state(result)
+    with presence(context.store.root / waiting):
+        return _run_child(pool, estimator, parameters, context)
+
+
+def _attempt() -> str:
+    return f"{task_run.id}-{task_run.run_count}"
 
 
 def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], context: StageContext) -> TrainedOnPool:
@@ -74,7 +96,7 @@ def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], contex
             parameters=parameters,
             flow_run_name=f"train {Path(estimator.source_directory).name} {estimator.topology}",
             timeout=0,
-            idempotency_key=f"{task_run.id}-{task_run.run_count}",
+            idempotency_key=_attempt(),
         )
         assert isinstance(child, FlowRun)  # its type also allows for a coroutine, inside an event loop
         log.info("Training on the work pool %r: %s", pool, url_for(child) or child.id)

@@ -51,7 +51,7 @@ def _facts(store: ArtifactStore, name: str, version: int) -> tuple[str, str, str
         return "-", "-", "-", "-"
     return (
         f"{manifest.registered:%Y-%m-%d %H:%M}",
-        _quality(manifest.validation.metrics),
+        _quality(manifest.validation.deciding_metrics),
         f"{manifest.validation.max_abs_error:.3g}",
         format_bytes(manifest.bundle.num_bytes),
     )

@@ -53,7 +53,7 @@ def _metrics(metrics: dict[str, float]) -> str:
 def _verdict(validation: ValidationSummary) -> Text:
     word, style = ("passed", "bold green") if validation.passed else ("FAILED", "bold red")
     agreement = "" if validation.agreement is None else f" · label agreement {validation.agreement:.2%}"
-    quality = "".join(f" · {name} {value:.4f}" for name, value in sorted(validation.metrics.items()))
+    quality = "".join(f" · {name} {value:.4f}" for name, value in sorted(validation.deciding_metrics.items()))
     latency = "" if validation.latency_ms is None else f" · {validation.latency_ms:.3f} ms a sample"
     return Text.assemble(
         (word, style),

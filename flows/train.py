@@ -6,13 +6,16 @@ from prefect import flow
 from prefect.context import FlowRunContext
 
 from trainyard.flows.answers import answered
+from trainyard.flows.caller_watch import ended_with_caller
 from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pipeline_run import PipelineRunner, name_training
+from trainyard.flows.pool_cache import note_environment
+from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
-from trainyard.tasks.specs.policy import StageName, StagePolicy
+from trainyard.tasks.specs.policy import Policies
 from trainyard.tasks.staging.task import stage
 from trainyard.tasks.training.task import train as train_task
 
@@ -22,7 +25,7 @@ from trainyard.tasks.training.task import train as train_task
 def train(
     estimator: PyTorch,
     *,
-    policies: dict[StageName, StagePolicy] | None = None,
+    policies: Policies = None,
     store: str | None = None,
     origin: Origin | None = None,
 ) -> TrainedOnPool:
@@ -37,8 +40,14 @@ def train(
     Returns:
         The staged data, what training made, and how both went.
     """
+    with ended_with_caller(_presence(origin, store)):
+        return _train(estimator, policies, store, origin)
+
+
+def _train(estimator: PyTorch, policies: Policies, store: str | None, origin: Origin | None) -> TrainedOnPool:
     if origin is not None:
         estimator = _from_snapshot(estimator, origin, store)
+    note_environment(ArtifactStore(store or Settings().store_url), _own_pool())
     run = PipelineRunner.prepare(estimator, None, policies, store, run_folder=origin.run_folder if origin else None)
     data = run.stage("stage", stage, estimator.references)
     trained = run.stage("train", train_task, estimator, data, slots=_own_pool())
@@ -62,6 +71,12 @@ def _from_snapshot(estimator: PyTorch, origin: Origin, store: str | None) -> PyT
             f"that both machines reach (TRAINYARD_STORE, or store=...), for example s3://bucket/store. ({error})"
         ) from error
     return estimator.model_copy(update={"source_directory": str(Path(directory))})
+
+
+def _presence(origin: Origin | None, store: str | None) -> Location | None:
+    if origin is None or origin.presence is None:
+        return None
+    return ArtifactStore(store or Settings().store_url).root / origin.presence
 
 
 def _own_pool() -> str | None:

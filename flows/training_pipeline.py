@@ -9,7 +9,7 @@ from trainyard.tasks.metrics.task import collect
 from trainyard.tasks.registry.task import register
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
-from trainyard.tasks.specs.policy import StageName, StagePolicy
+from trainyard.tasks.specs.policy import Policies
 from trainyard.tasks.specs.results import PipelineResult
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.staging.task import stage
@@ -27,7 +27,7 @@ def training_pipeline(
     export: OnnxExport | None = OnnxExport(),
     validation: OrtValidation = OrtValidation(),
     model_name: str | None = None,
-    policies: dict[StageName, StagePolicy] | None = None,
+    policies: Policies = None,
     store: str | None = None,
 ) -> PipelineResult:
     """Train a PyTorch model and prove its ONNX export, from data in a datastore to a registered model.

@@ -63,9 +63,10 @@ def training_deployment(client: SyncPrefectClient, pool: str) -> UUID:
     return deployments[0].id
 
 
-def live_workers(client: SyncPrefectClient, pool: str) -> int:
-    """Workers of a pool that the server hears from."""
-    return sum(worker.status == WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(pool))
+def live_workers(client: SyncPrefectClient, pool: str) -> list[str]:
+    """Names of the workers of a pool that the server hears from."""
+    workers = client.read_workers_for_work_pool(pool)
+    return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
 
 
 def _unknown(client: SyncPrefectClient, pool: str) -> str:

@@ -19,13 +19,13 @@ class Settings(BaseSettings):
     """URL of the artifact store; ``store/`` in the home directory by default."""
 
     stop_grace_s: float = Field(default=10.0, ge=0, le=300)
-    """Seconds that a stopped training has between SIGTERM and SIGKILL."""
+    """Seconds between SIGTERM and SIGKILL for a stopped training; also those that a failed rank has to end."""
 
     s3_transport: Literal["auto", "s3fs"] = "auto"
     """What reads S3 objects: obstore where it is installed (and s3fs what it cannot), or s3fs alone."""
 
     lease_ttl_s: float = Field(default=60.0, ge=1, le=3600)
-    """Seconds after which a run on another machine that shares the store counts as dead, and its work is done anew."""
+    """Seconds after which a silent run that shares the store is dead: its work is done anew, its training ends."""
 
     progress_interval_s: float = Field(default=2.0, ge=0.1, le=3600)
     """Least seconds between two progress lines of one stage."""

@@ -62,13 +62,9 @@ def run(
     ] = True,
 ) -> None:
     """Run the training pipeline that a file describes, and print a summary."""
-    try:
-        pipeline = _load(file, overrides or [], refresh or [], from_stage)
-    except PipelineError as error:
-        _end(error)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # of the embedded server, read by Prefect
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")  # 20 s is short for a busy machine
     try:
+        pipeline = _load(file, overrides or [], refresh or [], from_stage, server=server)
         if server:
             _connect()
         from trainyard.flows.prefect_errors import prefect_errors
@@ -85,11 +81,15 @@ def run(
         Console().print(render_summary(result), soft_wrap=True)
 
 
-def _load(file: Path, overrides: list[str], refresh: list[str], from_stage: str | None) -> "PipelineFile":
-    from trainyard.flows.pipeline_file import load_pipeline_file
+def _load(
+    file: Path, overrides: list[str], refresh: list[str], from_stage: str | None, *, server: bool
+) -> "PipelineFile":
+    """The pipeline, of which nothing is known that would keep it from running; nothing is started to find out."""
+    from trainyard.deployments.local.run_file import load_runnable
 
     stages = [*_known_stages("--refresh", refresh), *_stages_from(from_stage)]
-    return load_pipeline_file(file, [*overrides, *(f"policies.{name}.cache=refresh" for name in stages)])
+    changes = [*overrides, *(f"policies.{name}.cache=refresh" for name in stages)]
+    return load_runnable(file, changes, own_server=server)
 
 
 def _stages_from(first: str | None) -> list[str]:
@@ -112,12 +112,12 @@ def _connect() -> None:
     from trainyard.deployments.local.connection import connect
     from trainyard.tasks.settings import Settings
 
-    connection = connect(Settings())
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    connection = connect(Settings(), say)
     if connection.was_started:
-        typer.echo(
-            f"Started a Prefect server, {connection.ui_address}. It stays for later runs; 'trainyard down' ends it.",
-            err=True,
-        )
+        say(f"Started a Prefect server, {connection.ui_address}. It stays for later runs; 'trainyard down' ends it.")
 
 
 @app.command()
@@ -324,13 +324,18 @@ def doctor(
 ) -> None:
     """Say whether this machine can train, and if not, why and what to do."""
     from trainyard.deployments.doctor import run_doctor
+    from trainyard.tasks.artifacts.filesystem import Location
+    from trainyard.tasks.settings import Settings
     from trainyard.tasks.specs.datastore import Datastore
     from trainyard.tasks.staging.probe import probe_reference
 
     def probe(url: str) -> None:
         probe_reference(Datastore(url=url).as_mount())
 
-    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe))
+    url = Settings().store_url
+    is_shared = url.startswith(("s3://", "s3a://"))
+    store = (url, lambda url: Location(url).has_conditional_writes()) if is_shared else None
+    raise typer.Exit(run_doctor(datastores=datastores or [], quick=quick, probe=probe, store=store))
 
 
 @app.command("install-horovod")

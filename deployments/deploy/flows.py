@@ -8,8 +8,8 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.utilities.callables import parameter_schema
 
+from trainyard.deployments.deploy.forms import form_schema
 from trainyard.deployments.deploy.resource import Facts, Resource
 
 FIELDS = (
@@ -30,7 +30,7 @@ class FlowDeployment(Resource):
     kind = "deployment"
 
     def __init__(self, flow: "Flow[..., Any]", name: str, wanted: Facts) -> None:
-        schema = parameter_schema(flow).model_dump_for_openapi()
+        schema = form_schema(flow)
         super().__init__(
             f"{flow.name}/{name}", {**wanted, "parameter_openapi_schema": schema, "enforce_parameter_schema": True}
         )

@@ -9,11 +9,15 @@ from trainyard.deployments.doctor.interpreter import check_compiler, check_pytho
 from trainyard.deployments.doctor.libraries import check_gpu, check_onnxruntime, check_torch
 from trainyard.deployments.doctor.mpi import check_mpi4py, check_mpirun
 from trainyard.deployments.doctor.probing import ask
-from trainyard.deployments.doctor.services import check_datastore, check_prefect
+from trainyard.deployments.doctor.services import check_datastore, check_prefect, check_store
 
 
 def check_machine(
-    datastores: Sequence[str] = (), *, probe: Callable[[str], None] | None = None, quick: bool = False
+    datastores: Sequence[str] = (),
+    *,
+    probe: Callable[[str], None] | None = None,
+    store: tuple[str, Callable[[str], bool]] | None = None,
+    quick: bool = False,
 ) -> Iterator[Check]:
     """Look at everything that training needs here, one answer at a time.
 
@@ -22,6 +26,7 @@ def check_machine(
     Args:
         datastores: URLs of the datastores that must be reachable.
         probe: Reaches for a datastore, and raises a ``PipelineError`` or ``OSError`` where it cannot be reached.
+        store: URL of an artifact store that several machines can reach, and what tries its conditional writes.
         quick: Leave out the all-reduce over two processes, which takes some seconds.
 
     Raises:
@@ -42,3 +47,5 @@ def check_machine(
     yield check_prefect(ask("prefect_probe"))
     if probe is not None:
         yield from (check_datastore(url, probe) for url in datastores)
+    if store is not None:
+        yield check_store(*store)

@@ -13,13 +13,18 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
 def run_doctor(
-    datastores: Sequence[str] = (), *, probe: Callable[[str], None] | None = None, quick: bool = False
+    datastores: Sequence[str] = (),
+    *,
+    probe: Callable[[str], None] | None = None,
+    store: tuple[str, Callable[[str], bool]] | None = None,
+    quick: bool = False,
 ) -> int:
     """Look at this machine, print what was found, and say whether it can train.
 
     Args:
         datastores: URLs of the datastores that must be reachable.
         probe: Reaches for a datastore, and raises a ``PipelineError`` or ``OSError`` where it cannot be reached.
+        store: URL of an artifact store that several machines can reach, and what tries its conditional writes.
         quick: Leave out the all-reduce over two processes, which takes some seconds.
 
     Returns:
@@ -27,7 +32,7 @@ def run_doctor(
     """
     console = Console()
     with console.status("looking at this machine"):
-        checks = list(check_machine(datastores, probe=probe, quick=quick))
+        checks = list(check_machine(datastores, probe=probe, store=store, quick=quick))
     console.print(render(checks))
     failed = [check.name for check in checks if check.status == "fail"]
     console.print(f"This machine cannot train yet: {', '.join(failed)}." if failed else "This machine can train.")

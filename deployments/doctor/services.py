@@ -32,3 +32,20 @@ def check_datastore(url: str, probe: Callable[[str], None]) -> Check:
     except (PipelineError, OSError) as error:
         return Check("datastore", "fail", f"{url}: {error}", "see the message; then run the doctor again")
     return Check("datastore", "ok", f"{url} can be reached")
+
+
+def check_store(url: str, has_conditional_writes: Callable[[str], bool]) -> Check:
+    """Can several machines share the artifact store?
+
+    Args:
+        url: Its URL.
+        has_conditional_writes: Tries whether it refuses to create what is there; raises where it cannot be reached.
+    """
+    try:
+        is_safe = has_conditional_writes(url)
+    except (PipelineError, OSError) as error:
+        return Check("artifact store", "fail", f"{url}: {error}", "see the message; then run the doctor again")
+    if is_safe:
+        return Check("artifact store", "ok", f"{url}: conditional writes")
+    remedy = "register models from one machine only, or take a server with conditional writes (Amazon S3, MinIO, Ceph)"
+    return Check("artifact store", "warn", f"{url} overwrites where it should refuse (If-None-Match)", remedy)

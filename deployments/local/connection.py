@@ -1,6 +1,7 @@
 """Which Prefect API this command talks to: the configured one, else this machine's own server."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainyard.deployments.local.server import ensure_server, own_address, running_server
@@ -44,8 +45,12 @@ def find_server(settings: Settings) -> Connection | None:
     return _use(Connection(address, is_local=True)) if address else None
 
 
-def connect(settings: Settings) -> Connection:
+def connect(settings: Settings, say: Callable[[str], None]) -> Connection:
     """Use the configured API, else this machine's own server, which is started where it does not run.
+
+    Args:
+        settings: This machine's.
+        say: Tells the person that a server is being started, before it is.
 
     Raises:
         PrefectUnavailableError: The server does not come up.
@@ -53,7 +58,7 @@ def connect(settings: Settings) -> Connection:
     configured = configured_api()
     if configured:
         return Connection(configured, is_local=configured == own_address(settings.home))
-    address, was_started = ensure_server(settings)
+    address, was_started = ensure_server(settings, say)
     return _use(Connection(address, is_local=True, was_started=was_started))
 
 

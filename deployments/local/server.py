@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +45,12 @@ def running_server(home: Path) -> str | None:
     return address if address and _is_healthy(address) else None
 
 
-def ensure_server(settings: Settings) -> tuple[str, bool]:
+def ensure_server(settings: Settings, say: Callable[[str], None]) -> tuple[str, bool]:
     """Find this machine's own server, or start it and wait until it answers.
+
+    Args:
+        settings: This machine's.
+        say: Tells the person that a server is being started, before it is.
 
     Returns:
         The address of its API, and whether it was started now.
@@ -62,6 +66,7 @@ def ensure_server(settings: Settings) -> tuple[str, bool]:
         server = recorded(folder, SERVER)
         is_new = server is None
         if server is None:
+            say("Starting a Prefect server in the background; that takes some 20 seconds.")
             server = _start(settings, folder)
         _wait_until_healthy(server, folder)
     return server.address, is_new

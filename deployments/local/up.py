@@ -29,7 +29,7 @@ def bring_up(settings: Settings, say: Callable[[str], None]) -> Connection:
 
 
 def _bring_up(settings: Settings, say: Callable[[str], None]) -> Connection:
-    connection = connect(settings)
+    connection = connect(settings, say)
     say(f"server: {connection.address}{' (started)' if connection.was_started else ''}")
     deploy(settings, Options(project=Path.cwd()), yes=True, dry_run=False, confirm=lambda question: True)
     before = {process.pid for process in all_recorded(services_folder(settings.home))}

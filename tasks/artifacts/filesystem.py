@@ -17,6 +17,7 @@ from trainyard.tasks.artifacts.digests import digest_file, read_chunks
 from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_file, walk_files
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
+from trainyard.tasks.artifacts.s3_listing import list_pages
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
@@ -175,11 +176,7 @@ class Location:
                 return self._create_local(data)
             if self._fs.exists(self._path):
                 return False
-            try:
-                self._fs.pipe_file(self._path, data, mode="create")
-            except FileExistsError:  # somebody was faster
-                return False
-            return True
+        return self._create_unasked(data)  # False: somebody was faster
 
     def swap_bytes(self, data: bytes, expected: ObjectInfo | None) -> ObjectInfo | None:
         """Write the object if it is still the expected version, or if there is none where none is expected.
@@ -204,6 +201,26 @@ class Location:
             return None
         self.write_bytes(data)
         return self.find_object()
+
+    def has_conditional_writes(self) -> bool:
+        """Whether the storage itself refuses to create an object that is there; tried with one that is then removed."""
+        tried = self / f".conditions-{uuid.uuid4().hex}"
+        try:
+            return [tried._create_unasked(b""), tried._create_unasked(b"")] == [True, False]
+        finally:
+            tried.delete()
+
+    def _create_unasked(self, data: bytes) -> bool:
+        """Create an object without a look beforehand; False where the storage refuses, for there is one.
+
+        To s3fs that is an existing file only where the server's error names the condition, as Amazon's does.
+        """
+        try:
+            with translated(self.url):
+                self._fs.pipe_file(self._path, data, mode="create")
+        except (FileExistsError, ObjectChangedError):
+            return False
+        return True
 
     def upload(self, path: Path, sha256: str | None = None) -> bool:
         """Copy a local file here, whole or not at all.
@@ -324,7 +341,7 @@ class Location:
 
     def _list_s3(self) -> Iterator[ObjectInfo]:
         prefix = f"{self._path.rstrip('/').partition('/')[2]}/".lstrip("/")
-        for page in s3_objects.list_pages(self._fs, self._path):
+        for page in list_pages(self._fs, self._path):
             for found in page:
                 if not is_folder_marker(found["Key"], found["Size"]):
                     yield ObjectInfo.from_listing(found["Key"][len(prefix) :], found)

@@ -8,7 +8,8 @@ from trainyard.tasks.specs.results import ExportAttempt, ValidationSummary
 from trainyard.tasks.specs.spec import Spec
 
 ANSWERS = "answers/"
-"""Where a store keeps what runs gave to whoever waits for them, a folder a run; see ``flows/answers.py``."""
+"""Where a store keeps what runs gave to whoever waits for them, a folder a run; see ``flows/answers.py``. Pipelines and
+the workers that train for them tell each other here, too, what soon nobody needs any more."""
 
 
 class StagedDataset(Spec):

@@ -115,18 +115,6 @@ def swap_object(fs: Any, path: str, data: bytes, etag: str | None) -> ObjectInfo
     return ObjectInfo(key.rsplit("/", 1)[-1], len(data), version, f'"{version}"')
 
 
-def list_pages(fs: Any, path: str) -> Iterator[list[Mapping[str, Any]]]:
-    """What is below a prefix, a page of at most 1,000 entries at a time; each with ``Key``, ``Size`` and ``ETag``."""
-    bucket, key, _ = fs.split_path(path)
-    query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
-    while True:
-        page = fs.call_s3("list_objects_v2", **query)
-        yield page.get("Contents", [])
-        if not page.get("IsTruncated"):
-            return
-        query["ContinuationToken"] = page["NextContinuationToken"]
-
-
 def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Iterator[Block]:
     """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
 

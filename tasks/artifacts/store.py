@@ -100,7 +100,11 @@ class ArtifactStore:
 
     def list_tree(self, ref: ArtifactRef) -> TreeListing:
         """The files of a tree artifact; raises as ``read_bytes`` does."""
-        return TreeListing.model_validate_json(self._read_object(ref.sha256))
+        return self.list_tree_of(ref.sha256)
+
+    def list_tree_of(self, sha256: str) -> TreeListing:
+        """The files of the tree with a digest; raises as ``read_bytes`` does."""
+        return TreeListing.model_validate_json(self._read_object(sha256))
 
     def read_entry(self, ref: ArtifactRef, path: str) -> bytes:
         """The bytes of one file of a tree, verified.

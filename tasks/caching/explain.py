@@ -1,7 +1,7 @@
 """Why a stage hit or missed its cache: this run's note held against those of earlier runs."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from trainyard.tasks.caching.runs import RunName, StageNote
 
@@ -11,12 +11,22 @@ SHOWN_LENGTH = 60
 _DIGEST = re.compile(r"[0-9a-f]{40,}")
 
 
-def explain_stage(note: StageNote, earlier: Iterable[tuple[RunName, StageNote]]) -> list[str]:
+def component_differences(new: StageNote, old: StageNote) -> list[str]:
+    """What differs between the keys of two notes, for people."""
+    return differences(new.components, old.components)
+
+
+def explain_stage(
+    note: StageNote,
+    earlier: Iterable[tuple[RunName, StageNote]],
+    describe: Callable[[StageNote, StageNote], list[str]] = component_differences,
+) -> list[str]:
     """Say why a stage hit or missed, for people.
 
     Args:
         note: What this run noted of the stage.
         earlier: What earlier runs noted of it, newest first; read only as far as needed.
+        describe: Says what differs between this note and that of the closest earlier run, which comes second.
 
     Returns:
         One reason a line, never empty.
@@ -32,7 +42,7 @@ def explain_stage(note: StageNote, earlier: Iterable[tuple[RunName, StageNote]])
             return [_same_key(note, run)]
     if note.status == "cached":
         return ["a verified result of the same key was in the store"]
-    return _lost(note, known) or _closest_differences(note, known)
+    return _lost(note, known) or _closest_differences(note, known, describe)
 
 
 def differences(new: Mapping[str, str], old: Mapping[str, str]) -> list[str]:
@@ -72,12 +82,16 @@ def _lost(note: StageNote, earlier: Iterable[tuple[RunName, StageNote]]) -> list
     return []
 
 
-def _closest_differences(note: StageNote, earlier: Iterable[tuple[RunName, StageNote]]) -> list[str]:
+def _closest_differences(
+    note: StageNote,
+    earlier: Iterable[tuple[RunName, StageNote]],
+    describe: Callable[[StageNote, StageNote], list[str]],
+) -> list[str]:
     found = closest(note.components, (item for item in earlier if _kept(item[1])))
     if found is None:
         return ["there is no earlier result of this stage"]
     run, other = found
-    return [*differences(note.components, other.components), f"(compared with run {run})"]
+    return [*describe(note, other), f"(compared with run {run})"]
 
 
 def _kept(note: StageNote) -> bool:

@@ -16,6 +16,7 @@ from trainyard.tasks.cleaning.home_inventory import pool_files, take_home_invent
 from trainyard.tasks.cleaning.plan import Inventory, Item, Limits, Plan, common, plan_removal
 from trainyard.tasks.cleaning.store_inventory import take_store_inventory
 from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.runtime.scratch import remove_abandoned
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def collect_garbage(store: ArtifactStore, home: Path, limits: Limits, *, dry_run
     try:
         with FileLock(home / "locks" / "gc.lock", timeout=0):
             found = _look(store, home, limits)
+            if not dry_run:
+                remove_abandoned()
             if dry_run or not any((found.store.items, found.store.blobs, found.home.items, found.home.blobs)):
                 return found
             again = _look(store, home, limits)

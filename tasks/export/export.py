@@ -22,6 +22,7 @@ from trainyard.tasks.models.kinds import ModelKind, kind_of
 from trainyard.tasks.models.layout import SIGNATURE_FILE
 from trainyard.tasks.models.loading import load_request, model_process, require_loadable
 from trainyard.tasks.models.program import load_program
+from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.export import OnnxExport
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def export_onnx(
     entries = store.list_tree(outputs).entries
     model_file = find_model(settings, entries, left_outside)
     provenance = {**_provenance(outputs, model_file), **(origin or {})}
-    with tempfile.TemporaryDirectory(prefix="trainyard-export-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("export")) as scratch:
         path = store.materialize(store.find_entry(outputs, model_file), Path(scratch) / "model.pt2")
         folder = Path(scratch) / "bundle"
         folder.mkdir()

@@ -14,6 +14,7 @@ from trainyard.tasks.export.ladder import attempts_for, climb
 from trainyard.tasks.models.layout import EXTERNAL_DATA_FILE, MODEL_FILE
 from trainyard.tasks.models.signature import ModelSignature, TensorSignature
 from trainyard.tasks.models.trained import Axes, TrainedModel
+from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.results import ExportAttempt
 
@@ -56,7 +57,7 @@ def write_onnx(model: TrainedModel, settings: OnnxExport, provenance: Mapping[st
     """
     axes = named_axes(settings, model.example_inputs)
     names = _output_names(settings, model.output_names)
-    with tempfile.TemporaryDirectory(prefix="trainyard-traced-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("traced")) as scratch:
         onnx_model, attempts = climb(
             attempts_for(settings, model.kind),
             lambda attempt: convert(model, axes, names, attempt, Path(scratch)),

@@ -11,6 +11,7 @@ from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.export.export import export_onnx
 from trainyard.tasks.export.origin import origin_of
+from trainyard.tasks.models.loading import model_components
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.export import OnnxExport
 
@@ -46,8 +47,4 @@ def export_model(
 
 def export_components(settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None = None) -> dict[str, str]:
     """What decides an export's result, beside its code and libraries; the source where its classes are needed."""
-    return {
-        "input:outputs": outputs.sha256,
-        **({"input:source": source.sha256} if source and settings.needs_source else {}),
-        **settings.key_components(),
-    }
+    return {**model_components(settings, outputs, source), **settings.key_components()}

@@ -14,6 +14,7 @@ from trainyard.tasks.metrics.plots import Plot, draw, plan_plots
 from trainyard.tasks.metrics.reading import read_ranks
 from trainyard.tasks.metrics.report import MetricsReport, build_report
 from trainyard.tasks.metrics.tracked import add_tracked
+from trainyard.tasks.runtime.scratch import scratch_prefix
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def collect_metrics(records: ArtifactRef, context: StageContext) -> CollectedMet
         ArtifactDamagedError: The records are missing from the store or damaged.
     """
     store = context.store
-    with tempfile.TemporaryDirectory(prefix="trainyard-metrics-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("metrics")) as scratch:
         directory = store.materialize(records, Path(scratch) / "records")
         tracked = add_tracked(read_ranks(directory), directory)
         for note in tracked.notes:

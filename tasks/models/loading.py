@@ -12,12 +12,21 @@ from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.eager import EagerModel, load_eager
 from trainyard.tasks.models.kinds import DESCRIPTIONS, ModelKind
 from trainyard.tasks.models.process import Facts, ModelProcess
+from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.export import OnnxExport
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
+
+
+def model_components(settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None) -> dict[str, str]:
+    """Components of a key that decide which model is loaded: the source only where its classes are needed."""
+    return {
+        "input:outputs": outputs.sha256,
+        **({"input:source": source.sha256} if source and settings.needs_source else {}),
+    }
 
 
 def require_loadable(kind: ModelKind, settings: OnnxExport, source: ArtifactRef | None, shown_as: str) -> None:
@@ -46,7 +55,7 @@ def require_loadable(kind: ModelKind, settings: OnnxExport, source: ArtifactRef 
 @contextmanager
 def model_process(module: str, source: ArtifactRef | None, store: ArtifactStore) -> Iterator[ModelProcess]:
     """A process that has a copy of the training project, for as long as the block runs."""
-    with tempfile.TemporaryDirectory(prefix="trainyard-source-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("source")) as scratch:
         folder = Path(scratch) / "source"
         if source is None:
             folder.mkdir()

@@ -6,13 +6,14 @@ from trainyard.tasks.registry.aliases import Decision, Move, move_champion, reig
 from trainyard.tasks.registry.manifest import ModelManifest
 from trainyard.tasks.registry.register import verify_files
 from trainyard.tasks.registry.versions import read_manifest, version_location
+from trainyard.tasks.specs.quality import is_worse
 
 
 def promote(store: ArtifactStore, name: str, version: int, *, override: str | None = None) -> Move:
     """Make a version the champion.
 
-    The gate: it passed validation, all its bytes are there, and on the same labelled samples no metric is lower than
-    the present champion's.
+    The gate: it passed validation, all its bytes are there, and on the same labelled samples no metric that models are
+    compared by (``ValidationSummary.compared_by``) is worse than the present champion's.
 
     Args:
         store: Where the registry is.
@@ -79,18 +80,25 @@ def _objection(challenger: ModelManifest, present: ModelManifest) -> str | None:
     new, old = challenger.validation, present.validation
     if new.samples_sha256 is None or new.samples_sha256 != old.samples_sha256 or not old.metrics:
         return "they were not measured on the same labelled samples"
-    missing = sorted(set(old.metrics) - set(new.metrics))
+    metrics = _compared_by(challenger, present)
+    missing = [metric for metric in metrics if metric not in new.metrics or metric not in old.metrics]
     if missing:
-        return f"its {', '.join(missing)} was not measured"
-    worse = [
-        f"{metric} {new.metrics[metric]:.4f} against {value:.4f}"
-        for metric, value in sorted(old.metrics.items())
-        if new.metrics[metric] < value
-    ]
-    return f"it is worse on the same samples ({', '.join(worse)})" if worse else None
+        return f"{', '.join(missing)} was not measured of both"
+    if any(is_worse(metric, new.metrics[metric], old.metrics[metric]) for metric in metrics):
+        return f"it is worse on the same samples ({_values(challenger, present)})"
+    return None
 
 
 def _better(challenger: ModelManifest, present: ModelManifest) -> str:
-    new, old = challenger.validation.metrics, present.validation.metrics
-    compared = ", ".join(f"{metric} {new[metric]:.4f} against {old[metric]:.4f}" for metric in sorted(old))
+    compared = _values(challenger, present)
     return f"promoted by hand, not worse than version {present.version} on the same samples ({compared})"
+
+
+def _compared_by(challenger: ModelManifest, present: ModelManifest) -> list[str]:
+    return sorted(challenger.validation.compared_by or present.validation.metrics)
+
+
+def _values(challenger: ModelManifest, present: ModelManifest) -> str:
+    new, old = challenger.validation.metrics, present.validation.metrics
+    names = _compared_by(challenger, present)
+    return ", ".join(f"{metric} {new[metric]:.4f} against {old[metric]:.4f}" for metric in names)

@@ -25,6 +25,7 @@ from trainyard.tasks.registry.versions import (
     remove_others,
     version_location,
 )
+from trainyard.tasks.runtime.scratch import scratch_prefix
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def register_model(
     check_name(name)
     _require_proof(bundle, validated)
     store = context.store
-    with tempfile.TemporaryDirectory(prefix="trainyard-register-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("register")) as scratch:
         files, folder = _collect(store, bundle, validated, Path(scratch) / "version")
         manifest = _claim(store, name, bundle, validated, lineage, files, folder)
     location = version_location(store, name, manifest.version)

@@ -28,9 +28,6 @@ from trainyard.tasks.runtime.supervisor import adopt_orphans, descendants, die_w
 GRACE_VARIABLE = "TRAINYARD_STOP_GRACE_S"
 DEFAULT_GRACE_S = 10.0
 POLL_S = 1.0
-FAILED_S = 10.0
-"""Seconds that a rank which has reported its failure has to end: one of its threads may never do."""
-
 SETTLE_S = 0.5
 STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 PASSED_ON = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT}
@@ -129,12 +126,11 @@ class Keeper:
             _send(self.child, signum)
 
     def _lose_patience(self) -> None:
-        """Kill a rank that was asked to stop, or has failed, and is still there after some time."""
+        """Kill a rank that was asked to stop, or has failed (a thread may never end), and is there after the grace."""
         now = time.monotonic()
         if self.failed_at is None and failure_file(self.directory, self.rank.rank).exists():
             self.failed_at = now
-        too_long_stopped = self.stopped_at is not None and now - self.stopped_at > _grace_s()
-        if too_long_stopped or (self.failed_at is not None and now - self.failed_at > FAILED_S):
+        if any(since is not None and now - since > _grace_s() for since in (self.stopped_at, self.failed_at)):
             _send(self.child, signal.SIGKILL)
 
     def _reap(self) -> int | None:

@@ -1,7 +1,9 @@
 """Who this process is among the ranks, and the files that each rank keeps."""
 
+import contextlib
 import json
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,3 +72,26 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     scratch.write_text(json.dumps(value))
     scratch.replace(path)
+
+
+def stacks_request(run: Path) -> Path:
+    """The file in a run's directory by which the pipeline asks whoever launched ranks elsewhere for their stacks."""
+    return run / "stacks.asked"
+
+
+def running_ranks(directory: Path) -> list[dict[str, Any]]:
+    """Rank, host and process id of every rank that has begun and not ended, as far as this directory knows."""
+    found = [json.loads(path.read_bytes()) for path in sorted(directory.glob("rank-*.process.json"))]
+    return [each for each in found if not exit_file(directory, each["rank"]).exists()]
+
+
+def ask_for_stacks(directory: Path) -> None:
+    """Have every rank on this machine write the stacks of its threads into its log.
+
+    The runtime has registered ``faulthandler`` for SIGUSR1: a handler in C, which also answers while the
+    interpreter waits in native code.
+    """
+    for each in running_ranks(directory):
+        if each["host"] == socket.gethostname():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each["pid"], signal.SIGUSR1)

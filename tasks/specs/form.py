@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -25,22 +25,25 @@ class FormEntries:
         title: What one entry is called.
         fields: JSON schema of each of its fields, in their order; one is ``name``, the key.
         value_of: The dictionary's value for an entry.
+        required: The fields that an entry must have.
     """
 
     title: str
     fields: dict[str, dict[str, Any]]
     value_of: Callable[[dict[str, Any]], Any]
+    required: tuple[str, ...] = ("name",)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Entries become the dictionary before it is validated."""
         return core_schema.no_info_before_validator_function(self._to_dictionary, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """A form of entries, or the dictionary itself as JSON."""
+        """A form of entries, or the dictionary itself as JSON, or nothing where that is allowed."""
         fields = {name: {**field, "position": place} for place, (name, field) in enumerate(self.fields.items())}
-        entry = {"type": "object", "title": self.title, "properties": fields, "required": ["name"]}
+        entry = {"type": "object", "title": self.title, "properties": fields, "required": list(self.required)}
         form = {"type": "array", "title": "Form", "items": {**entry, "additionalProperties": False}}
-        return {"anyOf": [form, {"type": "object", "title": "JSON"}]}
+        nothing = [choice for choice in handler(schema).get("anyOf", []) if choice == {"type": "null"}]
+        return {"anyOf": [form, {"type": "object", "title": "JSON"}, *nothing]}
 
     def _to_dictionary(self, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(entry, dict) and "name" in entry for entry in value):
@@ -50,6 +53,23 @@ class FormEntries:
         if twice:
             raise ValueError(f"{', '.join(map(repr, twice))}: named twice")
         return {entry["name"]: self.value_of(entry) for entry in value}
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """The JSON schema of a model's fields for a form that leaves out what it does not set: without defaults."""
+    properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    return {name: _without_default(field) for name, field in properties.items()}
+
+
+def _without_default(field: dict[str, Any]) -> dict[str, Any]:
+    values = [choice for choice in field.get("anyOf", []) if choice != {"type": "null"}]
+    kept = {key: value for key, value in field.items() if key not in ("default", "anyOf")}
+    return {**kept, **(values[0] if len(values) == 1 else {"anyOf": values} if values else {})}
+
+
+def what_was_set(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry without its name and its empty fields."""
+    return {name: value for name, value in entry.items() if name != "name" and value is not None}
 
 
 def _argument(entry: dict[str, Any]) -> Any:

@@ -1,10 +1,11 @@
 """How a stage is retried, bounded in time and cached."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from trainyard.tasks.specs.form import FormEntries, fields_of, what_was_set
 from trainyard.tasks.specs.spec import Spec
 
 StageName = Literal["stage", "train", "metrics", "export", "validate", "register"]
@@ -47,6 +48,14 @@ class StagePolicy(Spec):
         """Seconds to wait before each further attempt, before jitter."""
         return [min(self.retry_delay_s * self.backoff**n, self.max_retry_delay_s) for n in range(self.retries)]
 
+
+STAGE = {"type": "string", "title": "Stage", "enum": list(STAGE_NAMES)}
+
+Policies = Annotated[
+    dict[StageName, StagePolicy] | None,
+    FormEntries("Policy", {"name": STAGE, **fields_of(StagePolicy)}, what_was_set),
+]
+"""Stage to policy; in a form, entries of which each names its stage."""
 
 DEFAULT_POLICIES: Mapping[StageName, StagePolicy] = {
     "stage": StagePolicy(retries=3, retry_delay_s=2),

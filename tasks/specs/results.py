@@ -77,8 +77,16 @@ class ValidationSummary(Spec):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Quality on the held-out labels in ONNX Runtime, for example accuracy."""
 
+    compared_by: tuple[str, ...] = ()
+    """The metrics that decide whether another version is better; all of them where none are named."""
+
     samples_sha256: str | None = None
     """Digest of the samples that the metrics were measured on: only metrics of the same samples can be compared."""
+
+    @property
+    def deciding_metrics(self) -> dict[str, float]:
+        """The metrics that versions are compared by, with their values."""
+        return {name: value for name, value in self.metrics.items() if not self.compared_by or name in self.compared_by}
 
 
 class PipelineResult(Spec):

@@ -1,13 +1,30 @@
 """What an ONNX model must prove before it is registered."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, field_validator
+from pydantic import Field, FiniteFloat, model_validator
 
+from trainyard.tasks.specs.form import FormEntries
+from trainyard.tasks.specs.quality import LOWER_IS_BETTER, METRICS, PRIMARY, MetricName, Problem, metric_problems
 from trainyard.tasks.specs.spec import Spec
 
-KNOWN_METRICS = ("accuracy",)
-"""Quality that validation can measure on labelled samples."""
+_METRICS = [name for names in METRICS.values() for name in names]
+
+
+def _bounds(field: str, title: str, metrics: list[MetricName]) -> FormEntries:
+    """Entries of a form: the name of a metric and its bound."""
+    fields: dict[str, dict[str, Any]] = {
+        "name": {"type": "string", "title": "Metric", "enum": metrics},
+        field: {"type": "number", "title": title},
+    }
+    return FormEntries("Bound", fields, lambda entry: entry.get(field), ("name", field))
+
+
+LEAST = _bounds("minimum", "Minimum", [name for name in _METRICS if name not in LOWER_IS_BETTER])
+"""Least values, by the name of a metric."""
+
+GREATEST = _bounds("maximum", "Maximum", [name for name in _METRICS if name in LOWER_IS_BETTER])
+"""Greatest values, by the name of a metric."""
 
 
 class OrtValidation(Spec):
@@ -34,17 +51,45 @@ class OrtValidation(Spec):
     min_agreement: float = Field(default=1.0, ge=0, le=1, title="Least label agreement")
     """Smallest fraction of samples on which both runtimes choose the same class (classifiers only)."""
 
-    min_metrics: dict[str, FiniteFloat] = Field(default_factory=dict, title="Least metrics")
-    """Lower bounds for quality on the held-out labels in ONNX Runtime, for example ``{"accuracy": 0.95}``."""
+    problem_type: Literal["auto", "classification", "regression"] = Field(default="auto", title="Kind of model")
+    """What the model answers. By default told from the run's labels: integers that name classes, or floats shaped like
+    an output. Decides which metrics are measured; the classes of a regression are never compared."""
+
+    min_metrics: Annotated[dict[str, FiniteFloat], LEAST] = Field(
+        default_factory=dict, title="Least metrics", examples=[{"accuracy": 0.95}, {"r2": 0.8}]
+    )
+    """Lower bounds for quality on the held-out labels in ONNX Runtime, for example ``{"accuracy": 0.95}``. Of
+    classifiers: accuracy, balanced_accuracy, precision_macro, recall_macro, f1_macro, top_5_accuracy; of regressions:
+    r2."""
+
+    max_metrics: Annotated[dict[str, FiniteFloat], GREATEST] = Field(
+        default_factory=dict, title="Greatest metrics", examples=[{"mae": 0.1}, {"log_loss": 0.3}]
+    )
+    """Upper bounds for what is better the lower it is, for example ``{"mae": 0.1}``. Of classifiers: log_loss; of
+    regressions: mae, mse, rmse."""
 
     champion_margin: float | None = Field(default=None, ge=0, allow_inf_nan=False, title="Champion margin")
-    """Compare with the registered champion on the same labelled samples: each metric may be lower than the champion's
-    by at most this much. When empty, nothing is compared, and a champion stays until somebody promotes another."""
+    """Compare with the registered champion on the same labelled samples: a metric may be worse than the champion's by
+    at most this much. When empty, nothing is compared, and a champion stays until somebody promotes another."""
 
-    @field_validator("min_metrics")
-    @classmethod
-    def _known_metrics(cls, bounds: dict[str, float]) -> dict[str, float]:
-        unknown = sorted(set(bounds) - set(KNOWN_METRICS))
-        if unknown:
-            raise ValueError(f"cannot be measured: {', '.join(unknown)}; known: {', '.join(KNOWN_METRICS)}")
-        return bounds
+    champion_metrics: tuple[MetricName, ...] | None = Field(
+        default=None, min_length=1, title="Champion metrics", examples=[["f1_macro", "log_loss"]]
+    )
+    """The metrics that this model and the champion are compared by, here and by ``trainyard models promote``; by
+    default accuracy for classifiers, rmse for regressions."""
+
+    @model_validator(mode="after")
+    def _metrics_can_be_measured(self) -> "OrtValidation":
+        problems = metric_problems(self.min_metrics, self.max_metrics, self.champion_metrics or (), self.told_problem)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def told_problem(self) -> Problem | None:
+        """The kind of model, where it is told."""
+        return None if self.problem_type == "auto" else self.problem_type
+
+    def compared_metrics(self, problem: Problem) -> tuple[str, ...]:
+        """The metrics that two models are compared by."""
+        return self.champion_metrics or (PRIMARY[problem],)

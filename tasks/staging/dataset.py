@@ -146,7 +146,7 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     meter.expect_bytes(missing_bytes)
     for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
         with area.index.batch():
-            area.pool.adopt((path, sha256, info.num_bytes) for info, path, sha256 in finished)
+            area.pool.adopt([(path, sha256, info.num_bytes) for info, path, sha256 in finished])
             for info, _, sha256 in finished:
                 area.index.remember_object(listing.source, info, sha256)
                 digests[info.key] = sha256
@@ -157,10 +157,11 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
 
 def _held_digests(listing: Listing, area: _StagingArea) -> dict[str, str]:
     """The digest, by key, of each object whose listed version is in the pool already."""
-    sizes = {info.key: info.num_bytes for info in listing.objects}
     with area.index.batch():
         known = area.index.known_digests(listing.source, listing.objects)
-        return {key: sha256 for key, sha256 in known.items() if area.pool.holds(sha256, sizes[key])}
+        found = [(info.key, known[info.key], info.num_bytes) for info in listing.objects if info.key in known]
+        held = area.pool.find_held((sha256, num_bytes) for _, sha256, num_bytes in found)
+        return {key: sha256 for (key, sha256, _), is_held in zip(found, held, strict=True) if is_held}
 
 
 def _manifest(listing: Listing, digests: dict[str, str]) -> DatasetManifest:

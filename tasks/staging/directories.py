@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainyard.tasks.artifacts.datasets import dataset_directory
 from trainyard.tasks.staging.index import StagingIndex
-from trainyard.tasks.staging.keys import relative_path
+from trainyard.tasks.staging.keys import safe_name
 from trainyard.tasks.staging.manifest import DatasetManifest
 from trainyard.tasks.staging.pool import ObjectPool, staging_lock
 
@@ -21,8 +21,10 @@ def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scrat
     """
     whole = scratch / manifest.sha256
     (whole / "data").mkdir(parents=True)
-    for entry in manifest.objects:
-        pool.link(entry.sha256, entry.num_bytes, whole / "data" / relative_path(entry.key))
+    pool.link(
+        ((entry.sha256, entry.num_bytes) for entry in manifest.objects),
+        (f"{whole}/data/{safe_name(entry.key)}" for entry in manifest.objects),
+    )
     destination = dataset_directory(home, manifest.sha256).parent
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,13 +44,14 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
     directory = dataset_directory(home, manifest.sha256)
     if not directory.is_dir():
         return f"there is no {directory}"
-    expected = {relative_path(entry.key).as_posix(): entry for entry in manifest.objects}
-    for name in _walk(directory, ""):
+    expected = {safe_name(entry.key) for entry in manifest.objects}
+    for name in _walk(str(directory), ""):
         if name not in expected:
             return f"{directory / name} is not part of the dataset"
-    for name, entry in expected.items():
-        if not index.is_intact(directory / name, entry.num_bytes, entry.sha256):
-            return f"{directory / name} is missing, or its bytes are not those that were staged"
+    claims = ((f"{directory}/{entry.key}", entry.num_bytes, entry.sha256) for entry in manifest.objects)
+    for (path, _, _), intact in index.check_files(claims):
+        if not intact:
+            return f"{path} is missing, or its bytes are not those that were staged"
     return None
 
 
@@ -72,11 +75,11 @@ class NameProbe:
             shutil.rmtree(directory)
 
 
-def _walk(directory: Path, prefix: str) -> Iterator[str]:
+def _walk(directory: str, prefix: str) -> Iterator[str]:
     """Everything below a directory that is not a directory: files, and links whatever they lead to."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(directory / entry.name, f"{prefix}{entry.name}/")
+                yield from _walk(entry.path, f"{prefix}{entry.name}/")
             else:
                 yield f"{prefix}{entry.name}"

@@ -6,8 +6,9 @@ Losing it costs time and nothing else: what is not known is transferred, and has
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from trainyard.tasks.artifacts.digests import digest_file
@@ -23,6 +24,14 @@ CREATE TABLE IF NOT EXISTS proofs (
 ) WITHOUT ROWID;
 """
 _WAIT_S = 60.0
+_CHUNK = 500
+"""Files that are looked up at once: below 999, the most parameters that old versions of SQLite take."""
+
+Claim = tuple[str, int, str]
+"""A file's path, and the size in bytes and the SHA-256 that it should have."""
+
+_Identity = tuple[int, int]
+_State = tuple[int, int, int]
 
 
 class StagingIndex:
@@ -33,9 +42,9 @@ class StagingIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        self._batching = False
+        self._num_batches = 0
         self._objects: list[tuple[str, str, int, str, str]] = []
-        self._proofs: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
+        self._proofs: dict[_Identity, tuple[_State, str]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _connect(path)
@@ -51,13 +60,24 @@ class StagingIndex:
         self._connection.close()
 
     def known_digests(self, source: str, objects: Iterable[ObjectInfo]) -> dict[str, str]:
-        """The digest, by key, of each object that was staged before in the version that is listed now."""
+        """The digest, by key, of each object that was staged before in the version that is listed now.
+
+        Args:
+            source: Where the objects are.
+            objects: What is listed, sorted by key: both lists are gone through once, side by side.
+        """
         rows = self._connection.execute(
-            "SELECT key, num_bytes, version, sha256 FROM sources WHERE source = ?", (source,)
+            "SELECT key, num_bytes, version, sha256 FROM sources WHERE source = ? ORDER BY key", (source,)
         )
-        known = {(key, num_bytes, version): sha256 for key, num_bytes, version, sha256 in rows}
-        found = ((info.key, known.get((info.key, info.num_bytes, info.version))) for info in objects if info.version)
-        return {key: sha256 for key, sha256 in found if sha256}
+        found = {}
+        row = rows.fetchone()
+        for info in objects:
+            while row and row[0] < info.key:
+                row = rows.fetchone()
+            if row and info.version and row[:3] == (info.key, info.num_bytes, info.version):
+                found[info.key] = row[3]
+        rows.close()
+        return found
 
     def remember_object(self, source: str, info: ObjectInfo, sha256: str) -> None:
         """Keep the digest of one version of an object."""
@@ -66,15 +86,31 @@ class StagingIndex:
 
     def is_intact(self, path: Path, num_bytes: int, sha256: str) -> bool:
         """Whether a file has these bytes; it is hashed only if it changed since it was last proven."""
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
+        [(_, intact)] = self.check_files([(str(path), num_bytes, sha256)])
+        return intact
+
+    def check_files(self, claims: Iterable[Claim]) -> Iterator[tuple[Claim, bool]]:
+        """Whether each file is what it should be, in order; as ``is_intact``, with few looks into the index."""
+        waiting = iter(claims)
+        while chunk := list(islice(waiting, _CHUNK)):
+            statuses = [_regular_file(path) for path, _, _ in chunk]
+            with self.batch():
+                proofs = self._proofs_of([status for status in statuses if status])
+                checked = [
+                    (claim, self._is_right(claim, status, proofs))
+                    for claim, status in zip(chunk, statuses, strict=True)
+                ]
+            yield from checked
+
+    def _is_right(
+        self, claim: Claim, status: os.stat_result | None, proofs: Mapping[_Identity, tuple[_State, str]]
+    ) -> bool:
+        path, num_bytes, sha256 = claim
+        if status is None or status.st_size != num_bytes:
             return False
-        if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
-            return False
-        if self._proven(status) == sha256:
+        if proofs.get(_identity(status)) == (_state(status), sha256):
             return True
-        if digest_file(path)[0] != sha256:
+        if digest_file(Path(path))[0] != sha256:
             return False
         self.remember_file(status, sha256)
         return True
@@ -87,15 +123,15 @@ class StagingIndex:
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Write what the block remembers when it ends, however it ends: one sync to disk, not thousands."""
-        self._batching = True
+        self._num_batches += 1
         try:
             yield
         finally:
-            self._batching = False
+            self._num_batches -= 1
             self._flush()
 
     def _flush(self) -> None:
-        if self._batching:
+        if self._num_batches or not (self._objects or self._proofs):
             return
         proofs = [(*identity, *state, sha256) for identity, (state, sha256) in self._proofs.items()]
         self._connection.execute("BEGIN IMMEDIATE")
@@ -105,16 +141,23 @@ class StagingIndex:
         self._objects.clear()
         self._proofs.clear()
 
-    def _proven(self, status: os.stat_result) -> str | None:
-        state, sha256 = self._proofs.get(_identity(status)) or self._stored_proof(status)
-        return sha256 if state == _state(status) else None
-
-    def _stored_proof(self, status: os.stat_result) -> tuple[tuple[int, int, int] | None, str | None]:
-        row = self._connection.execute(
-            "SELECT num_bytes, mtime_ns, ctime_ns, sha256 FROM proofs WHERE device = ? AND inode = ?",
-            _identity(status),
-        ).fetchone()
-        return (row[:3], row[3]) if row else (None, None)
+    def _proofs_of(self, statuses: Iterable[os.stat_result]) -> dict[_Identity, tuple[_State, str]]:
+        """What is remembered of files, by device and inode."""
+        inodes: dict[int, list[int]] = {}
+        for status in statuses:
+            inodes.setdefault(status.st_dev, []).append(status.st_ino)
+        found = {}
+        for device, numbers in inodes.items():
+            rows = self._connection.execute(
+                "SELECT inode, num_bytes, mtime_ns, ctime_ns, sha256 FROM proofs WHERE device = ? AND inode IN "
+                f"({','.join('?' * len(numbers))})",
+                (device, *numbers),
+            )
+            for inode, num_bytes, mtime_ns, ctime_ns, sha256 in rows:
+                found[device, inode] = ((num_bytes, mtime_ns, ctime_ns), sha256)
+            pending = ((device, inode) for inode in numbers)
+            found |= {identity: self._proofs[identity] for identity in pending if identity in self._proofs}
+        return found
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -123,9 +166,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def _regular_file(path: str) -> os.stat_result | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
 
 
-def _state(status: os.stat_result) -> tuple[int, int, int]:
+def _state(status: os.stat_result) -> _State:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns

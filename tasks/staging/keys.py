@@ -16,13 +16,18 @@ def relative_path(key: str) -> PurePosixPath:
     Raises:
         UnsafeObjectKeyError: Names the key, and why it is refused.
     """
+    return PurePosixPath(safe_name(key))
+
+
+def safe_name(key: str) -> str:
+    """The key itself, if it is safe as a path inside the dataset's directory; raises as ``relative_path`` does."""
     problem = _problem(key)
     if problem:
         raise UnsafeObjectKeyError(
             f"Object key {key!r} {problem}, so it cannot be staged as a file; rename the object, or stage "
             "a prefix that leaves it out."
         )
-    return PurePosixPath(key)
+    return key
 
 
 def check_keys(keys: Iterable[str]) -> None:
@@ -31,14 +36,14 @@ def check_keys(keys: Iterable[str]) -> None:
     Raises:
         UnsafeObjectKeyError: Names the key that cannot, or the two keys that exclude each other.
     """
-    paths = {relative_path(key) for key in keys}
-    for path in sorted(paths):
-        for parent in path.parents:
-            if parent in paths:
-                raise UnsafeObjectKeyError(
-                    f"Object {str(parent)!r} would have to be a file and a directory at once, because of "
-                    f"object {str(path)!r}; rename one of them, or stage a prefix that leaves one out."
-                )
+    names = {safe_name(key) for key in keys}
+    folders = {folder for name in names if (folder := name.rpartition("/")[0])}
+    for parent in sorted(names.intersection(_with_parents(folders))):
+        below = min(name for name in names if name.startswith(f"{parent}/"))
+        raise UnsafeObjectKeyError(
+            f"Object {parent!r} would have to be a file and a directory at once, because of "
+            f"object {below!r}; rename one of them, or stage a prefix that leaves one out."
+        )
 
 
 def check_folded(keys: Iterable[str], folds: Callable[[str, str], bool]) -> None:
@@ -52,19 +57,29 @@ def check_folded(keys: Iterable[str], folds: Callable[[str, str], bool]) -> None
         UnsafeObjectKeyError: Names the two keys.
     """
     seen: dict[str, str] = {}
-    for key in sorted(keys):
-        for part in (PurePosixPath(key), *PurePosixPath(key).parents):
-            name = part.as_posix()
-            other = seen.setdefault(_folded(name), name)
-            if other != name and folds(other, name):
-                raise UnsafeObjectKeyError(
-                    f"Objects {other!r} and {name!r} differ in upper and lower case or Unicode form alone, and are "
-                    "one file on this machine's disk; rename one of them, or set TRAINYARD_HOME to a disk that tells "
-                    "them apart."
-                )
+    for name in sorted(_with_parents(keys)):
+        other = seen.setdefault(_folded(name), name)
+        if other != name and folds(other, name):
+            raise UnsafeObjectKeyError(
+                f"Objects {other!r} and {name!r} differ in upper and lower case or Unicode form alone, and are "
+                "one file on this machine's disk; rename one of them, or set TRAINYARD_HOME to a disk that tells "
+                "them apart."
+            )
+
+
+def _with_parents(names: Iterable[str]) -> set[str]:
+    """Names, and every folder above one."""
+    found: set[str] = set()
+    for name in names:
+        while name and name not in found:
+            found.add(name)
+            name = name.rpartition("/")[0]
+    return found
 
 
 def _folded(name: str) -> str:
+    if name.isascii():
+        return name.lower()  # the same, at once
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -79,7 +94,11 @@ def _problem(key: str) -> str | None:
         return "is not valid Unicode"
     if len(encoded) > _MAX_KEY_BYTES:
         return f"is longer than {_MAX_KEY_BYTES} bytes"
-    return next((problem for name in encoded.split(b"/") if (problem := _name_problem(name))), None)
+    for name in encoded.split(b"/"):
+        problem = _name_problem(name)
+        if problem:
+            return problem
+    return None
 
 
 def _name_problem(name: bytes) -> str | None:

@@ -1,21 +1,28 @@
 """The dataset manifest: which bytes a model is trained on, object by object."""
 
-from pydantic import Field
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_value
 from trainyard.tasks.specs.spec import Spec
 
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-class ManifestEntry(Spec):
-    """One staged object."""
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class ManifestEntry:
+    """One staged object; no model, for there may be a hundred thousand of them, and a model is larger."""
 
     key: str
     """Path relative to the reference, with forward slashes."""
 
-    num_bytes: int = Field(ge=0)
+    num_bytes: Annotated[int, Field(ge=0)]
     """Size in bytes."""
 
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     """Digest of its bytes."""
 
     version: str
@@ -34,7 +41,7 @@ class DatasetManifest(Spec):
     objects: tuple[ManifestEntry, ...]
     """Every object, sorted by key."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The dataset's identity: what a script is given, and nothing of where it came from or its ETags."""
         objects = [[entry.key, entry.num_bytes, entry.sha256] for entry in self.objects]

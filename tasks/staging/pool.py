@@ -4,17 +4,21 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 
 from filelock import FileLock
 
 from trainyard.tasks.errors import ArtifactDamagedError
-from trainyard.tasks.staging.index import StagingIndex
+from trainyard.tasks.staging.index import Claim, StagingIndex
 
 # Other disks, filesystems without hard links, and files that have as many links as they can.
 _NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
 _READ_ONLY = 0o444
+
+Content = tuple[str, int]
+"""The SHA-256 of some bytes, and how many they are."""
 
 
 class ObjectPool:
@@ -30,17 +34,20 @@ class ObjectPool:
         self.root = home / "objects"
         self._damaged = home / "damaged"
         self._index = index
-        self._made: set[Path] = set()
+        self._made: set[str] = set()
 
-    def path(self, sha256: str) -> Path:
+    def path(self, sha256: str) -> str:
         """Where the content of a digest is kept."""
-        return self.root / sha256[:2] / sha256
+        return f"{self.root}/{sha256[:2]}/{sha256}"
 
-    def holds(self, sha256: str, num_bytes: int) -> bool:
-        """Whether the content is here and right; what is here and wrong is moved out of the way."""
-        path = self.path(sha256)
-        if self._index.is_intact(path, num_bytes, sha256):
-            return True
+    def find_held(self, contents: Iterable[Content]) -> Iterator[bool]:
+        """Whether each content is here and right, in order; what is here and wrong is moved out of the way."""
+        claims = ((self.path(sha256), num_bytes, sha256) for sha256, num_bytes in contents)
+        for claim, intact in self._index.check_files(claims):
+            yield intact or self._is_mended(claim)
+
+    def _is_mended(self, claim: Claim) -> bool:
+        path, num_bytes, sha256 = Path(claim[0]), *claim[1:]
         if not os.path.lexists(path):
             return False
         with staging_lock(self._home):
@@ -51,35 +58,44 @@ class ObjectPool:
                 move_aside(path, self._damaged)
         return False
 
-    def adopt(self, finished: Iterable[tuple[Path, str, int]]) -> None:
+    def adopt(self, finished: Sequence[tuple[Path, str, int]]) -> None:
         """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk (fsync)."""
         moving = []
-        for path, sha256, num_bytes in finished:
-            if self.holds(sha256, num_bytes):
-                path.unlink()
+        held = self.find_held((sha256, num_bytes) for _, sha256, num_bytes in finished)
+        for (path, sha256, _), is_held in zip(finished, held, strict=True):
+            if is_held:
+                os.unlink(path)
                 continue
             os.chmod(path, _READ_ONLY)
-            self._make(self.path(sha256).parent)
-            moving.append((path, sha256))
+            target = self.path(sha256)
+            self._make(os.path.dirname(target))
+            moving.append((path, target, sha256))
+        if not moving:
+            return
         with staging_lock(self._home):
-            for path, sha256 in moving:
-                os.replace(path, self.path(sha256))
-                self._index.remember_file(os.lstat(self.path(sha256)), sha256)
+            for path, target, sha256 in moving:
+                os.replace(path, target)
+                self._index.remember_file(os.lstat(target), sha256)
 
-    def _make(self, directory: Path) -> None:
+    def _make(self, directory: str) -> None:
         if directory not in self._made:
-            directory.mkdir(parents=True, exist_ok=True)
+            os.makedirs(directory, exist_ok=True)
             self._made.add(directory)
 
-    def link(self, sha256: str, num_bytes: int, destination: Path) -> None:
-        """Put the content at a path: as a hard link, or where that cannot be, as a copy.
+    def link(self, contents: Iterable[Content], destinations: Iterable[str]) -> None:
+        """Put each content at a path: as a hard link, or where that cannot be, as a copy.
 
         Raises:
-            ArtifactDamagedError: The content is gone or was changed since it was staged; staging again helps.
+            ArtifactDamagedError: A content is gone or was changed since it was staged; staging again helps.
         """
-        if not self.holds(sha256, num_bytes):
-            raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
-        self._make(destination.parent)
+        wanted, shown = tee(contents)
+        for (sha256, _), is_held, destination in zip(shown, self.find_held(wanted), destinations, strict=True):
+            if not is_held:
+                raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
+            self._make(os.path.dirname(destination))
+            self._link(sha256, destination)
+
+    def _link(self, sha256: str, destination: str) -> None:
         try:
             os.link(self.path(sha256), destination)
         except FileNotFoundError as error:
@@ -90,10 +106,10 @@ class ObjectPool:
             if error.errno not in _NO_HARD_LINK:
                 raise
             shutil.copyfile(self.path(sha256), destination)
-            destination.chmod(_READ_ONLY)
+            os.chmod(destination, _READ_ONLY)
         else:
             # A link changes the inode's ctime, not its bytes.
-            self._index.remember_file(destination.lstat(), sha256)
+            self._index.remember_file(os.lstat(destination), sha256)
 
 
 def staging_lock(home: Path) -> FileLock:

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from trainyard.tasks.artifacts.products import StagedData
-from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
+from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, look_up, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
@@ -44,6 +44,11 @@ def stage(references: tuple[DataReference, ...], context: StageContext) -> "Stat
     finally:
         display.close()
     return as_state(result)
+
+
+def look_up_staging(references: tuple[DataReference, ...], context: StageContext) -> StageResult[StagedData] | None:
+    """What the data, as it is now, came to when it was staged before, on whatever machine; None where it was not."""
+    return look_up(STAGE, listing_components([list_reference(reference) for reference in references]), context)
 
 
 class _Display:

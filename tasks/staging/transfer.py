@@ -3,23 +3,22 @@
 import hashlib
 import os
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from io import FileIO
 from pathlib import Path
+from queue import SimpleQueue
 
 from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.staging.listing import Listing
 
 NUM_TRANSFERS = 16
 """Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
 
 _TICK_S = 0.5
-_MOST_ENDED = 1000
 
 Fetched = tuple[ObjectInfo, Path, str]
 """An object, the finished file with its bytes, and their SHA-256."""
@@ -31,11 +30,11 @@ class _StoppedError(Exception):
 
 def fetch_objects(
     listing: Listing,
-    objects: Iterable[ObjectInfo],
+    objects: Sequence[ObjectInfo],
     scratch: Path,
     count_bytes: Callable[[int], None],
 ) -> Iterator[list[Fetched]]:
-    """Fetch objects of a listing, and give those that are finished, every half second or sooner.
+    """Fetch objects of a listing, and give those that are finished, every half second.
 
     After the first error nothing new is begun, what is under way is dropped, what is finished is given,
     and then the error is raised.
@@ -52,74 +51,76 @@ def fetch_objects(
         PipelineError: Other errors of the storage.
     """
     stop = threading.Event()
+    waiting, taking = enumerate(objects), threading.Lock()
+    finished: SimpleQueue[Fetched] = SimpleQueue()
+    prefix = uuid.uuid4().hex
 
-    def fetch(info: ObjectInfo) -> Fetched:
-        return _fetch(listing, info, scratch, count_bytes, stop)
+    def take() -> tuple[int, ObjectInfo] | None:
+        with taking:
+            return None if stop.is_set() else next(waiting, None)
 
-    waiting = iter(objects)
-    with ThreadPoolExecutor(NUM_TRANSFERS, thread_name_prefix="stage") as executor:
+    def work() -> None:
         try:
-            running = {executor.submit(fetch, info) for info in islice(waiting, 2 * NUM_TRANSFERS)}
-            while running:
-                done, running = _work(running, lambda: executor.submit(fetch, next(waiting)))
-                failed = [future for future in done if future.exception()]
+            while taken := take():
+                n, info = taken
+                path = scratch / f"{prefix}-{n}"
+                finished.put((info, path, _fetch(listing, info, path, count_bytes, stop)))
+        except _StoppedError:
+            return
+        except BaseException:
+            stop.set()
+            raise
+
+    num_workers = min(NUM_TRANSFERS, len(objects))
+    with ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="stage") as executor:
+        try:
+            workers = {executor.submit(work) for _ in range(num_workers)}
+            while workers:
+                # Woken once a tick, not by each object: this thread would stand in the way of those that work.
+                done, workers = wait(workers, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
+                failed = [worker for worker in done if worker.exception()]
                 if failed:
-                    stop.set()
-                    done, running = done | _settle(running), set()
-                yield [future.result() for future in done if not future.exception()]
-                for future in failed:
-                    future.result()
+                    done, workers = wait(workers).done, set()
+                yield _drain(finished)
+                for worker in [*failed, *done]:
+                    worker.result()
         finally:
             stop.set()
-            executor.shutdown(cancel_futures=True)
+
+
+def _drain(finished: "SimpleQueue[Fetched]") -> list[Fetched]:
+    """What is finished by now; together, so that it is recorded with one sync to disk."""
+    return [finished.get() for _ in range(finished.qsize())]
 
 
 def _fetch(
     listing: Listing,
     info: ObjectInfo,
-    scratch: Path,
+    path: Path,
     count_bytes: Callable[[int], None],
     stop: threading.Event,
-) -> Fetched:
-    path = scratch / uuid.uuid4().hex
+) -> str:
+    """Fetch one object to a file that is safe on disk; its SHA-256."""
     location = listing.location_of(info)
     if location.clone_version(info, path):
         count_bytes(info.num_bytes)
-        return info, path, digest_file(path)[0]
+        return digest_file(path)[0]
     hasher = hashlib.sha256()
-    with path.open("wb") as out:
+    num_bytes = 0
+    with path.open("wb", buffering=0) as out:
         for block in location.read_version(info):
             hasher.update(block)
-            out.write(block)
+            _write(out, block)
+            num_bytes += len(block)
             count_bytes(len(block))
-            if stop.is_set() and out.tell() < info.num_bytes:
+            if stop.is_set() and num_bytes < info.num_bytes:
                 raise _StoppedError
-        out.flush()
         os.fsync(out.fileno())
-    return info, path, hasher.hexdigest()
+    return hasher.hexdigest()
 
 
-def _work(
-    running: "set[Future[Fetched]]", begin_next: Callable[[], "Future[Fetched]"]
-) -> "tuple[set[Future[Fetched]], set[Future[Fetched]]]":
-    """What ends within a tick, at most, and what is under way then; for each that ends another one is begun.
-
-    Not one by one: what is finished is recorded together, with one sync to disk.
-    """
-    ended: set[Future[Fetched]] = set()
-    deadline = time.monotonic() + _TICK_S
-    while running and len(ended) < _MOST_ENDED and (left_s := deadline - time.monotonic()) > 0:
-        done, running = wait(running, timeout=left_s, return_when=FIRST_COMPLETED)
-        ended |= done
-        if any(future.exception() for future in done):
-            break
-        for _ in done:
-            with suppress(StopIteration):
-                running.add(begin_next())
-    return ended, running
-
-
-def _settle(running: Iterable["Future[Fetched]"]) -> set["Future[Fetched]"]:
-    """Wait for what is under way, and forget what has not begun."""
-    begun = [future for future in running if not future.cancel()]
-    return wait(begun).done
+def _write(out: FileIO, block: Block) -> None:
+    """Write all of a block, which one call need not do on a disk that is nearly full."""
+    written = out.write(block)
+    while written < len(block):
+        written += out.write(block[written:])

@@ -25,10 +25,14 @@ class Follower:
         run: Where the ranks write.
         on_progress: Called when new metrics have arrived.
         watch: Tells when a run has stalled.
+        elsewhere: Whether the ranks' processes are on other machines.
     """
 
-    def __init__(self, run: RunDirectory, on_progress: Callable[[MetricsTail], None], watch: StallWatch) -> None:
+    def __init__(
+        self, run: RunDirectory, on_progress: Callable[[MetricsTail], None], watch: StallWatch, elsewhere: bool = False
+    ) -> None:
         self._run = run
+        self._elsewhere = elsewhere
         self._watch = watch
         self._frames: Frames | None = None
         self._logs = LogTail(run.ranks)
@@ -42,7 +46,7 @@ class Follower:
             self._on_progress(self._metrics)
         if self._frames is None and self._watch.stalled():
             log.error("Nothing was written for %g seconds: asking every rank where it is.", self._watch.timeout_s)
-            self._frames = dump_stacks(self._run.ranks)
+            self._frames = dump_stacks(self._run, self._elsewhere)
             job.terminate()
 
     def finish(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainyard.tasks.runtime import supervisor
+from trainyard.tasks.runtime.scratch import remove_abandoned, scratch_prefix
 from trainyard.tasks.training.launchers.command import LaunchCommand
 
 TICK_S = 0.25
@@ -80,7 +81,8 @@ class LocalJob:
 
 def start(command: LaunchCommand, *, log_path: Path, grace_s: float, held: int | None = None) -> LocalJob:
     """Start a launch command under a supervisor; see ``Launcher.start``."""
-    scratch = Path(tempfile.mkdtemp(prefix="trainyard-"))
+    remove_abandoned()
+    scratch = Path(tempfile.mkdtemp(prefix=scratch_prefix("launch")))
     spec_path = scratch / SPEC
     spec_path.touch(0o600)  # it holds the environment
     spec_path.write_text(json.dumps(_supervisor_spec(command, grace_s)))

@@ -1,23 +1,21 @@
 """A run that makes no progress: noticed by what it writes, asked where it is, and told of by rank."""
 
 import contextlib
-import json
-import os
 import re
-import signal
-import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainyard.tasks.errors import TrainingStalledError
-from trainyard.tasks.runtime.ranks import exit_file, log_file, process_file
+from trainyard.tasks.runtime.ranks import ask_for_stacks, log_file, running_ranks, stacks_request
 from trainyard.tasks.training.failure import OURS
 from trainyard.tasks.training.run_directory import RunDirectory
 
 ANSWER_S = 5.0
+FAR_ANSWER_S = 15.0
 SETTLED_S = 1.0
+_ANSWERED = "most recent call first"
 MAX_FRAMES = 4
 LOOK_S = (0.5, 30.0)
 """Bounds of the seconds between two looks: a tree of checkpoints may be large."""
@@ -70,42 +68,37 @@ def _versions(places: tuple[Path, ...]) -> Iterator[tuple[str, int, int]]:
                 yield str(path), status.st_size, status.st_mtime_ns
 
 
-def dump_stacks(ranks: Path) -> Frames:
-    """Have every rank on this machine write the stacks of its threads into its log.
+def dump_stacks(run: RunDirectory, elsewhere: bool) -> Frames:
+    """Have every rank write the stacks of its threads into its log.
 
-    The runtime has registered ``faulthandler`` for SIGUSR1: a handler in C, which also answers while the
-    interpreter waits in native code.
+    Args:
+        run: Where the ranks write.
+        elsewhere: Whether their processes are on other machines, and whoever launched them there is to ask them.
 
     Returns:
         The innermost frames of each answering rank's main thread, innermost first, without ours.
     """
-    asked = {}
-    for rank, pid in _local_ranks(ranks):
-        log = log_file(ranks, rank)
-        asked[rank] = (log, log.stat().st_size if log.exists() else 0)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGUSR1)
-    answers = _answers(asked)
-    return {rank: _main_thread(text) for rank, text in answers.items() if "most recent call first" in text}
+    logs = {each["rank"]: log_file(run.ranks, each["rank"]) for each in running_ranks(run.ranks)}
+    asked = {rank: (log, log.stat().st_size if log.exists() else 0) for rank, log in logs.items()}
+    if elsewhere:
+        stacks_request(run.path).touch()
+    else:
+        ask_for_stacks(run.ranks)
+    answers = _answers(asked, FAR_ANSWER_S if elsewhere else ANSWER_S)
+    return {rank: _main_thread(text) for rank, text in answers.items() if _ANSWERED in text}
 
 
-def _local_ranks(ranks: Path) -> Iterator[tuple[int, int]]:
-    for path in sorted(ranks.glob(process_file(ranks, 0).name.replace("00000", "*"))):
-        process = json.loads(path.read_bytes())
-        if process["host"] == socket.gethostname() and not exit_file(ranks, process["rank"]).exists():
-            yield process["rank"], process["pid"]
-
-
-def _answers(asked: dict[int, tuple[Path, int]]) -> dict[int, str]:
-    """What the logs have gained, once it grows no more."""
-    started = time.monotonic()
+def _answers(asked: dict[int, tuple[Path, int]], within_s: float) -> dict[int, str]:
+    """What the logs have gained, once every rank has answered and they grow no more."""
+    started = changed_at = time.monotonic()
     texts: dict[int, str] = {}
-    changed_at = started
-    while time.monotonic() - started < ANSWER_S and time.monotonic() - changed_at < SETTLED_S:
+    while time.monotonic() - started < within_s:
         time.sleep(0.1)
         newest = {rank: _read_from(log, offset) for rank, (log, offset) in asked.items()}
         if newest != texts:
             texts, changed_at = newest, time.monotonic()
+        if all(_ANSWERED in text for text in newest.values()) and time.monotonic() - changed_at > SETTLED_S:
+            break
     return texts
 
 
@@ -129,7 +122,7 @@ def stalled_error(timeout_s: float | None, world_size: int, frames: Frames, rank
     lines = []
     for rank in range(world_size):
         found = frames.get(rank)
-        where = " ← ".join(found) if found else "no answer (not on this machine, ended, or it handles SIGUSR1 itself)"
+        where = " ← ".join(found) if found else "no answer (ended, or it handles SIGUSR1 itself)"
         lines.append(f"  rank {rank}: {where}")
     return TrainingStalledError(
         f"Training wrote no log line, metric, checkpoint or output for {timeout_s:g} seconds and was stopped "

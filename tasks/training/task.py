@@ -20,18 +20,19 @@ from trainyard.tasks.artifacts.digests import digest_bytes
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
-from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
+from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, look_up, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.gpu_slots import gpu_slots
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import MetricsTail, progress_line
 from trainyard.tasks.settings import Settings
-from trainyard.tasks.specs.datastore import DataReference
+from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
 from trainyard.tasks.training.live_curve import LiveCurve
-from trainyard.tasks.training.packages.packages import package_components, prepare, read_asked, resolve
+from trainyard.tasks.training.packages.lock import PackageLock
+from trainyard.tasks.training.packages.packages import Asked, package_components, prepare, read_asked, resolve
 from trainyard.tasks.training.run_directory import discard_checkpoints
 from trainyard.tasks.training.snapshot import snapshot_source, source_files
 from trainyard.tasks.training.train import train_model
@@ -77,13 +78,28 @@ def train(
         return trained
 
     def components() -> dict[str, str]:
-        return {
-            **train_components(estimator, source, data),
-            **environment_components(directory),
-            **package_components(asked, lock),
-        }
+        return _components(estimator, source, data, asked, lock)
 
     return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
+
+
+def look_up_training(
+    estimator: PyTorch, source: ArtifactRef, data: StagedData, context: StageContext
+) -> StageResult[TrainedRun] | None:
+    """The verified result of the same training of before, in this process's environment; None where there is none."""
+    asked = read_asked(estimator)
+    lock = resolve(asked, context, anew=False)
+    return look_up(TRAIN, lambda: _components(estimator, source, data, asked, lock), context)
+
+
+def _components(
+    estimator: PyTorch, source: ArtifactRef, data: StagedData, asked: Asked, lock: PackageLock
+) -> dict[str, str]:
+    return {
+        **train_components(estimator, source, data),
+        **environment_components(Path(estimator.source_directory).expanduser()),
+        **package_components(asked, lock),
+    }
 
 
 def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) -> dict[str, str]:
@@ -93,14 +109,17 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
     def digest(reference: DataReference) -> str:
         return datasets[reference].sha256
 
-    arguments = estimator.arguments(digest)
+    arguments = estimator.script_params.items()
+    data_arguments = {name: value for name, value in arguments if isinstance(value, (Datastore, DataReference))}
     placed = [(reference.path_on_compute, reference) for reference in datasets if reference.path_on_compute]
     variables = {name: digest_bytes(value.encode()) for name, value in estimator.environment_variables.items()}
     return {
         "input:source": source.sha256,
         "config:entry_script": estimator.entry_script,
         "config:topology": estimator.topology,
-        **{f"config:argument[{position}]": argument for position, argument in enumerate(arguments)},
+        "config:argument order": " ".join(estimator.script_params),
+        **{f"config:argument[{name}]": str(value) for name, value in arguments if name not in data_arguments},
+        **{f"input:argument[{name}]": digest(as_reference(value)) for name, value in data_arguments.items()},
         **{f"config:environment[{name}]": value for name, value in variables.items()},
         **{f"input:variable[{name}]": digest(as_reference(value)) for name, value in estimator.inputs.items()},
         **({"input:resume_from": digest(as_reference(estimator.resume_from))} if estimator.resume_from else {}),

@@ -9,6 +9,7 @@ from pathlib import Path
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import WorldSizeError
@@ -19,7 +20,6 @@ from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
 from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.endings import num_leftovers
-from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
@@ -62,9 +62,10 @@ def train_model(
         TrainingStalledError: The ranks wrote nothing for too long; another attempt may help.
         ScriptDefectError: The script cannot run as it is.
         TrainingTimeoutError: The deadline passed.
+        StageTimeoutError: An earlier attempt was still at work when it did.
         WorldSizeError: The ranks do not form the world that was asked for.
     """
-    with exclusive(workspace_lock(context.home, key)) as lock:
+    with exclusive(workspace_lock(context.home, key), timeout_s=context.timeout_s) as lock:
         end_remains(checkpoints_directory(context.home, key))
         run = RunDirectory.create(context.home, key)
         context.store.materialize(source, run.workspace)
@@ -80,7 +81,8 @@ def train_model(
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)
         job = launcher.start(command, log_path=run.launcher_log, grace_s=Settings().stop_grace_s, held=lock)
-        follower = Follower(run, on_progress, StallWatch(run, estimator.stall_timeout_s))
+        watch = StallWatch(run, estimator.stall_timeout_s)
+        follower = Follower(run, on_progress, watch, elsewhere=isinstance(estimator.compute_target, Hosts))
         report = job.wait(lambda: follower.tick(job))
         follower.finish()
         if report.reason == "supervisor-lost":

@@ -14,7 +14,6 @@ from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.classification import classify
 from trainyard.tasks.validation.footprint import measure_footprint
 from trainyard.tasks.validation.gate import (
-    accuracy,
     champion_checks,
     did_not_run,
     parity_checks,
@@ -24,7 +23,9 @@ from trainyard.tasks.validation.gate import (
 )
 from trainyard.tasks.validation.latency import latency_batch_sizes, measure_latency
 from trainyard.tasks.validation.parity import Comparison, compare
+from trainyard.tasks.validation.quality import Goal, quality_figures
 from trainyard.tasks.validation.reference import Reference
+from trainyard.tasks.validation.regression import residuals
 from trainyard.tasks.validation.report import (
     ChampionFigure,
     Check,
@@ -33,6 +34,7 @@ from trainyard.tasks.validation.report import (
     Latency,
     OutputParity,
     QualityFigure,
+    Regression,
     ValidationReport,
 )
 from trainyard.tasks.validation.samples import Samples
@@ -50,6 +52,7 @@ class Bench:
     signature: ModelSignature
     reference: Reference
     samples: Samples
+    goal: Goal
     batch_sizes: tuple[int, ...]
     scratch: Path
     checks: list[Check] = field(default_factory=list)
@@ -59,6 +62,7 @@ class Bench:
     footprint: list[Footprint] = field(default_factory=list)
     champion: list[ChampionFigure] = field(default_factory=list)
     classification: Classification | None = None
+    regression: Regression | None = None
 
     def run_provider(self, model_path: Path, provider: str) -> None:
         """Load the model in a provider, compare at every batch size, and time it."""
@@ -96,14 +100,17 @@ class Bench:
             batch_sizes=self.batch_sizes,
             checks=(
                 *self.checks,
-                *quality_checks(self.quality, self.settings),
-                *champion_checks(self.champion, champion, self.settings),
+                *quality_checks(self.quality, self.settings, self.goal.note),
+                *champion_checks(self.champion, champion, self.settings, self.goal),
             ),
             parity=tuple(self.parity),
             quality=tuple(self.quality),
             latency=tuple(self.latency),
             footprint=tuple(self.footprint),
+            problem=self.goal.problem,
+            quality_note=self.goal.note,
             classification=self.classification,
+            regression=self.regression,
             champion=tuple(self.champion),
             labels=labels,
             versions={name: version(name) for name in ("torch", "onnxruntime", "numpy")},
@@ -111,8 +118,19 @@ class Bench:
 
     def _compare(self, model: OrtModel, batch_size: int, sizes: Mapping[str, int] | None = None) -> None:
         where = f"{model.provider}, batch {batch_size}" + "".join(f", {axis} {n}" for axis, n in (sizes or {}).items())
+        judged = batch_size == max(self.batch_sizes) and not sizes
         try:
-            comparison = compare(self.reference, model, self.signature, self.samples, batch_size, self.settings, sizes)
+            comparison = compare(
+                self.reference,
+                model,
+                self.signature,
+                self.samples,
+                batch_size,
+                self.settings,
+                self.goal,
+                sizes,
+                keeps_answers=judged,
+            )
         except ValidationFailedError as error:
             self.checks.append(did_not_run(where, error))
             return
@@ -120,23 +138,21 @@ class Bench:
         self.parity += comparison.outputs
         for parity, tensor in zip(comparison.outputs, self.signature.outputs, strict=True):
             self.checks += parity_checks(parity, tolerance_for(tensor.dtype, self.settings), self.settings)
-        if batch_size == max(self.batch_sizes) and not sizes:
-            self._judge(comparison, model.provider)
+        self._judge(comparison, model.provider)
 
     def _judge(self, comparison: Comparison, provider: str) -> None:
-        """Quality, where the samples are labelled and the model is a classifier."""
-        figure = None if self.samples.labels is None else accuracy(comparison, self.samples.labels, provider)
-        if figure is None:
+        """Quality, where an output answers the labels of the samples."""
+        if comparison.answers is None or self.samples.labels is None:
             return
-        self.quality.append(figure)
-        assert comparison.classes is not None and comparison.confidence is not None
-        assert self.samples.labels is not None and self.signature.classifier_output is not None
-        self.classification = classify(
-            self.samples.labels[comparison.positions],
-            comparison.classes[1],
-            comparison.confidence,
-            self.signature.outputs[self.signature.classifier_output].num_classes or 0,
-        )
+        labels = self.samples.labels[comparison.positions]
+        figures = quality_figures(self.goal, labels, comparison.answers, provider)
+        if not figures:
+            return
+        self.quality += figures
+        if self.goal.problem == "regression":
+            self.regression = residuals(labels, comparison.answers[1])
+        else:
+            self.classification = classify(labels, comparison.answers[1])
 
     def _measure_footprint(self, model_path: Path, provider: str) -> None:
         batch_size = max(self.batch_sizes)

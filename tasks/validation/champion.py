@@ -9,6 +9,8 @@ from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.layout import MODEL_FILE, SIGNATURE_FILE
 from trainyard.tasks.models.signature import ModelSignature
+from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.quality import Goal, are_probabilities, goal_of, measure
 from trainyard.tasks.validation.report import ChampionFigure, QualityFigure
 from trainyard.tasks.validation.samples import Samples, spread
 from trainyard.tasks.validation.session import open_model
@@ -26,7 +28,7 @@ def compare_with_champion(
     champion: Champion,
     challengers: list[QualityFigure],
     samples: Samples,
-    provider: str,
+    settings: OrtValidation,
     store: ArtifactStore,
     scratch: Path,
 ) -> list[ChampionFigure]:
@@ -36,44 +38,54 @@ def compare_with_champion(
         champion: The registered version.
         challengers: What the new model reached.
         samples: The samples that it was measured on, with their labels.
-        provider: The execution provider to run the champion in.
+        settings: The kind of model, the metrics that decide, and the execution provider to run the champion in.
         store: Where the champion is.
         scratch: A folder for it.
     """
     folder = store.materialize(champion.bundle, scratch / "champion")
     signature = ModelSignature.model_validate_json((folder / SIGNATURE_FILE).read_bytes())
-    measured = [figure for figure in challengers if figure.provider == provider and figure.metric == "accuracy"]
-    if samples.labels is None or signature.classifier_output is None or not measured:
+    provider = settings.providers[0]
+    measured = [figure for figure in challengers if figure.provider == provider]
+    goal = goal_of(signature, samples.labels, settings.told_problem)
+    if not measured or goal.output is None or goal.problem is None:
         return []
+    positions = spread(len(samples.indices), measured[0].num_samples)  # as the challenger was
     try:
-        positions = spread(len(samples.indices), measured[0].num_samples)  # as the challenger was
-        accuracy = _accuracy(folder / MODEL_FILE, signature, samples, positions, provider)
+        figures = _figures(folder / MODEL_FILE, signature, goal, samples, positions, provider)
     except ValidationFailedError as error:
         log.warning("The champion, version %d, cannot be compared with: %s", champion.version, error)
         return []
+    deciding = settings.compared_metrics(goal.problem)
     return [
         ChampionFigure(
             version=champion.version,
             metric=figure.metric,
             num_samples=figure.num_samples,
-            champion=accuracy,
+            champion=figures[figure.metric],
             challenger=figure.onnxruntime,
+            decides=figure.metric in deciding,
         )
         for figure in measured
+        if figure.metric in figures
     ]
 
 
-def _accuracy(path: Path, signature: ModelSignature, samples: Samples, positions: "Indices", provider: str) -> float:
+def _figures(
+    path: Path, signature: ModelSignature, goal: Goal, samples: Samples, positions: "Indices", provider: str
+) -> dict[str, float]:
+    """The champion's metrics; none where it gives NaN or infinities."""
     import numpy as np
 
-    assert samples.labels is not None and signature.classifier_output is not None
+    assert samples.labels is not None and goal.output is not None
     model = open_model(path, provider)
     names = [tensor.name for tensor in signature.inputs]
-    right = 0
+    answers = []
     for start in range(0, len(positions), signature.batch_size):
         chosen = positions[start : start + signature.batch_size]
         batch = np.resize(chosen, signature.batch_size)
         inputs = {name: samples.inputs[name][batch] for name in names if name in samples.inputs}
-        classes = model(inputs)[signature.classifier_output].argmax(axis=1)[: len(chosen)]
-        right += int((classes == samples.labels[chosen]).sum())
-    return right / len(positions)
+        answers.append(model(inputs)[goal.output][: len(chosen)])
+    values = np.concatenate(answers)
+    if not np.isfinite(values).all():
+        return {}
+    return measure(goal, samples.labels[positions], values, are_probabilities(values))

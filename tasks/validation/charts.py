@@ -6,7 +6,14 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from trainyard.tasks.validation.curves import Curves
-from trainyard.tasks.validation.report import HISTOGRAM_DECADES, Classification, Latency, OutputParity, Tolerance
+from trainyard.tasks.validation.report import (
+    HISTOGRAM_DECADES,
+    Classification,
+    Latency,
+    OutputParity,
+    Regression,
+    Tolerance,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +81,19 @@ def coverage_chart(classification: Classification) -> str:
         axes.set_ylim(top=1.005)
 
     return _drawn(draw, (4.6, 3.1))
+
+
+def regression_chart(regression: Regression) -> str:
+    """What was answered over what was expected; right answers lie on the line."""
+
+    def draw(axes: "Axes") -> None:
+        axes.scatter(regression.expected, regression.predicted, s=10, alpha=0.5, color=ONNX, linewidths=0)
+        ends = [min(regression.expected), max(regression.expected)]
+        axes.plot(ends, ends, color=INK, lw=1)
+        axes.set_xlabel("label")
+        axes.set_ylabel("answer (ONNX Runtime)")
+
+    return _drawn(draw, (4.6, 4.2))
 
 
 def latency_chart(entries: Sequence[Latency]) -> str:

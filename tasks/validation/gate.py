@@ -1,11 +1,10 @@
 """What must hold: figures become checks, and failed checks an error."""
 
-from typing import TYPE_CHECKING, Any
-
 from trainyard.tasks.artifacts.products import Champion
 from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
+from trainyard.tasks.specs.quality import LOWER_IS_BETTER, is_worse, problem_of
 from trainyard.tasks.specs.validation import OrtValidation
-from trainyard.tasks.validation.parity import Comparison
+from trainyard.tasks.validation.quality import Goal
 from trainyard.tasks.validation.report import (
     ChampionFigure,
     Check,
@@ -15,9 +14,6 @@ from trainyard.tasks.validation.report import (
     Tolerance,
     ValidationReport,
 )
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 _MOST_NAMED = 10
 
@@ -87,29 +83,48 @@ def provider_check(footprint: Footprint) -> Check:
     )
 
 
-def champion_checks(figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation) -> list[Check]:
-    """Not worse than the registered champion by more than the margin."""
+def champion_checks(
+    figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation, goal: Goal
+) -> list[Check]:
+    """Not worse than the registered champion by more than the margin, in each metric that decides.
+
+    Args:
+        figures: The metrics of both models.
+        champion: The registered version, where there is one.
+        settings: The margin.
+        goal: What was measured, or why nothing was.
+    """
     margin = settings.champion_margin
     if champion is None or margin is None:
         return []
-    if not figures:
+    where = f"champion version {champion.version}"
+    if not figures or goal.problem is None:
+        reason = goal.note or "the champion does not take these samples, or does not answer them in this way"
         return [
             Check(
-                name=f"champion version {champion.version}",
+                name=where,
                 passed=False,
-                expected=f"metrics at most {margin:g} below the champion's",
-                found="not compared: the run left no labelled samples, or the champion does not take them",
+                expected=f"metrics at most {margin:g} worse than the champion's",
+                found=f"not compared: {reason}",
             )
         ]
+    found = {figure.metric: figure for figure in figures}
     return [
-        Check(
-            name=f"champion version {figure.version}: {figure.metric}",
-            passed=figure.challenger >= figure.champion - margin,
-            expected=f"at most {margin:g} below the champion's on the same samples",
-            found=f"{figure.challenger:.4f}, champion {figure.champion:.4f}, {figure.num_samples:,} samples",
-        )
-        for figure in figures
+        _champion_check(where, metric, found.get(metric), margin) for metric in settings.compared_metrics(goal.problem)
     ]
+
+
+def _champion_check(where: str, metric: str, figure: ChampionFigure | None, margin: float) -> Check:
+    side = "above" if metric in LOWER_IS_BETTER else "below"
+    name, expected = f"{where}: {metric}", f"at most {margin:g} {side} the champion's on the same samples"
+    if figure is None:
+        return Check(name=name, passed=False, expected=expected, found="not measured of both")
+    return Check(
+        name=name,
+        passed=not is_worse(metric, figure.challenger, figure.champion, margin),
+        expected=expected,
+        found=f"{figure.challenger:.4f}, champion {figure.champion:.4f}, {figure.num_samples:,} samples",
+    )
 
 
 def _parity_found(parity: OutputParity) -> str:
@@ -120,40 +135,41 @@ def _parity_found(parity: OutputParity) -> str:
     return found
 
 
-def accuracy(comparison: Comparison, labels: "npt.NDArray[Any]", provider: str) -> QualityFigure | None:
-    """Accuracy in both runtimes, or None where the model is no classifier."""
-    if comparison.classes is None:
-        return None
-    expected = labels[comparison.positions]
-    torch, onnxruntime = (float((classes == expected).mean()) for classes in comparison.classes)
-    return QualityFigure(
-        provider=provider,
-        metric="accuracy",
-        num_samples=len(expected),
-        torch=torch,
-        onnxruntime=onnxruntime,
-        difference=onnxruntime - torch,
-    )
+def quality_checks(figures: list[QualityFigure], settings: OrtValidation, note: str) -> list[Check]:
+    """One check a bound and provider; a bound that nothing could be measured for fails.
 
-
-def quality_checks(figures: list[QualityFigure], settings: OrtValidation) -> list[Check]:
-    """One check a bound of ``min_metrics`` and provider; a bound that nothing could be measured for fails."""
+    Args:
+        figures: What was measured.
+        settings: The bounds.
+        note: Why nothing was.
+    """
+    bounds = {**settings.min_metrics, **settings.max_metrics}
     checks = []
-    for metric, bound in settings.min_metrics.items():
+    for metric, bound in bounds.items():
+        expected = f"at {'most' if metric in LOWER_IS_BETTER else 'least'} {bound:g}"
         measured = [figure for figure in figures if figure.metric == metric]
         checks += [
             Check(
                 name=f"{figure.provider}: {metric}",
-                passed=figure.onnxruntime >= bound,
-                expected=f"at least {bound:g}",
+                passed=not is_worse(metric, figure.onnxruntime, bound),
+                expected=expected,
                 found=f"{figure.onnxruntime:.4f} (torch {figure.torch:.4f}), {figure.num_samples:,} samples",
             )
             for figure in measured
         ]
         if not measured:
-            found = "not measured: the run left no labelled samples, or the model is no classifier"
-            checks.append(Check(name=metric, passed=False, expected=f"at least {bound:g}", found=found))
+            found = f"not measured: {_why_not(metric, figures, note)}"
+            checks.append(Check(name=metric, passed=False, expected=expected, found=found))
     return checks
+
+
+def _why_not(metric: str, figures: list[QualityFigure], note: str) -> str:
+    if not figures:
+        return note or "a runtime failed, or gave NaN or infinities"
+    measured = ", ".join(dict.fromkeys(figure.metric for figure in figures))
+    if problem_of(metric) != problem_of(figures[0].metric):
+        return f"it is for {problem_of(metric)}; by its labels this model was measured by {measured}"
+    return f"too few classes or samples for it; measured: {measured}"
 
 
 def failure_message(report: ValidationReport, report_uri: str) -> str:

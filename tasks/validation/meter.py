@@ -26,11 +26,15 @@ class Meter:
         tensor: The output.
         is_batched: Whether its first axis is the sample.
         tolerance: How far it may differ.
+        has_classes: Whether the largest value of a row is its class.
+        keeps_answers: Whether the values themselves are wanted.
     """
 
     tensor: TensorSignature
     is_batched: bool
     tolerance: Tolerance
+    has_classes: bool
+    keeps_answers: bool = False
     num_values: int = 0
     num_nonzero: int = 0
     num_non_finite: int = 0
@@ -45,7 +49,8 @@ class Meter:
     sample_errors: "list[Array]" = field(default_factory=list)
     torch_classes: "list[Array]" = field(default_factory=list)
     onnx_classes: "list[Array]" = field(default_factory=list)
-    confidences: "list[Array]" = field(default_factory=list)
+    torch_answers: "list[Array]" = field(default_factory=list)
+    onnx_answers: "list[Array]" = field(default_factory=list)
 
     def update(self, want: "Array", got: "Array", indices: "Indices", keep: int) -> None:
         """Add one batch.
@@ -64,10 +69,12 @@ class Meter:
         if self.is_batched:
             want, got, indices = want[:keep], got[:keep], indices[:keep]
         self._add_errors(want, got, indices)
-        if self.tensor.num_classes and self.is_batched:
+        if self.has_classes:
             self.torch_classes.append(want.argmax(axis=1))
             self.onnx_classes.append(got.argmax(axis=1))
-            self.confidences.append(_largest_probability(got))
+        if self.keeps_answers:
+            self.torch_answers.append(want)
+            self.onnx_answers.append(got)
 
     def _add_errors(self, want: "Array", got: "Array", indices: "Indices") -> None:
         import numpy as np
@@ -99,11 +106,11 @@ class Meter:
 
         return np.concatenate(self.torch_classes), np.concatenate(self.onnx_classes)
 
-    def confidence(self) -> "Array":
-        """Largest probability of each sample in ONNX Runtime."""
+    def answers(self) -> "tuple[Array, Array]":
+        """The values, a row a sample, in torch and in ONNX Runtime."""
         import numpy as np
 
-        return np.concatenate(self.confidences)
+        return np.concatenate(self.torch_answers), np.concatenate(self.onnx_answers)
 
     def result(
         self,
@@ -164,14 +171,3 @@ def _histogram(errors: "Array") -> "Array":
 
     edges = [0.0, *(10.0**decade for decade in HISTOGRAM_DECADES), np.inf]
     return np.histogram(errors, bins=edges)[0]
-
-
-def _largest_probability(scores: "Array") -> "Array":
-    """Of each row; scores that are no probabilities yet go through a softmax."""
-    import numpy as np
-
-    scores = np.nan_to_num(scores.astype(np.float64))
-    if scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
-        return np.asarray(scores.max(axis=1))
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(1 / shifted.sum(axis=1))

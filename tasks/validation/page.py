@@ -8,6 +8,7 @@ from trainyard.tasks.validation.charts import (
     coverage_chart,
     latency_chart,
     parity_chart,
+    regression_chart,
     training_chart,
 )
 from trainyard.tasks.validation.curves import Curves
@@ -60,8 +61,9 @@ def _cards(report: ValidationReport) -> Iterable[str]:
         yield _card("largest error", f"{summary.max_abs_error:.2g}", f"relative {summary.max_rel_error:.2g}")
     if summary.agreement is not None:
         yield _card("same class", f"{summary.agreement:.2%}", "of samples in both runtimes")
-    for figure in report.quality[:1]:
-        yield _card(figure.metric, f"{figure.onnxruntime:.2%}", f"torch {figure.torch:.2%}")
+    shown = report.settings.compared_metrics(report.problem) if report.problem else ()
+    for figure in [figure for figure in report.quality if figure.metric in shown][:1]:
+        yield _card(figure.metric, f"{figure.onnxruntime:.4g}", f"torch {figure.torch:.4g}")
     if report.latency:
         entry = report.latency[0]
         faster = entry.torch_p50_ms / entry.onnxruntime_p50_ms
@@ -125,24 +127,43 @@ def _differences(report: ValidationReport) -> str:
 
 def _quality(report: ValidationReport) -> str:
     if not report.quality:
-        return ""
+        why = report.quality_note or "a runtime failed, or gave NaN or infinities"
+        return f'<p class="note">Not measured: {escape(why)}.</p>' if report.samples.labelled else ""
     rows = [
-        [escape(f.provider), escape(f.metric), f"{f.torch:.4f}", f"{f.onnxruntime:.4f}", f"{f.difference:+.4f}"]
+        [escape(f.provider), escape(f.metric), f"{f.torch:.4f}", f"{f.onnxruntime:.4f}", f"{f.difference:+.2e}"]
         for f in report.quality
     ]
     body = _table(["provider", "metric", "torch", "ONNX Runtime", "difference"], rows)
     if report.champion:
         compared = [
-            [f"version {f.version}", escape(f.metric), f"{f.champion:.4f}", f"{f.challenger:.4f}"]
+            [
+                f"version {f.version}",
+                escape(f.metric),
+                f"{f.champion:.4f}",
+                f"{f.challenger:.4f}",
+                "decides" if f.decides else "",
+            ]
             for f in report.champion
         ]
-        body += _table(["champion", "metric", "champion", "this model"], compared)
-    if report.classification is None:
-        return body
-    charts = _chart(coverage_chart(report.classification), "Sure answers should be right answers.")
-    if report.classification.matrix:
-        charts = _chart(confusion_chart(report.classification, report.labels), "Confusion matrix.") + charts
-    return f'{body}<div class="columns">{charts}</div>'
+        body += _table(["champion", "metric", "champion", "this model", ""], compared)
+    return f'{body}<div class="columns">{_quality_charts(report)}</div>'
+
+
+def _quality_charts(report: ValidationReport) -> str:
+    charts = ""
+    if report.classification is not None:
+        if report.classification.matrix:
+            charts = _chart(confusion_chart(report.classification, report.labels), "Confusion matrix.")
+        caption = f"Sure answers should be right answers. Scores were read as {report.classification.scores_are}."
+        charts += _chart(coverage_chart(report.classification), caption)
+    if report.regression is not None:
+        off = report.regression
+        caption = (
+            f"Of {off.num_values:,} values: mean difference {off.bias:+.4g}; absolute differences: median "
+            f"{off.p50_abs:.4g}, p95 {off.p95_abs:.4g}, largest {off.max_abs:.4g}."
+        )
+        charts += _chart(regression_chart(off), caption)
+    return charts
 
 
 def _worst(report: ValidationReport, pictures: Mapping[int, str]) -> str:

@@ -8,6 +8,7 @@ from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.meter import Meter
+from trainyard.tasks.validation.quality import Goal
 from trainyard.tasks.validation.reference import Reference
 from trainyard.tasks.validation.report import OutputParity
 from trainyard.tasks.validation.samples import Samples, spread
@@ -31,15 +32,13 @@ class Comparison:
 
     Args:
         outputs: One entry an output.
-        classes: Predicted class of each compared sample in torch and in ONNX Runtime, or None where the model
-            is no classifier.
-        confidence: Largest probability of each compared sample in ONNX Runtime, likewise.
+        answers: The values of the output that answers the labels, in torch and in ONNX Runtime; None where no output
+            does.
         positions: Which samples were compared.
     """
 
     outputs: tuple[OutputParity, ...]
-    classes: "tuple[Array, Array] | None"
-    confidence: "Array | None"
+    answers: "tuple[Array, Array] | None"
     positions: "Indices"
 
 
@@ -50,7 +49,10 @@ def compare(
     samples: Samples,
     batch_size: int,
     settings: OrtValidation,
+    goal: Goal,
     sizes: Mapping[str, int] | None = None,
+    *,
+    keeps_answers: bool = False,
 ) -> Comparison:
     """Compare both models over the samples, in batches of exactly ``batch_size``.
 
@@ -61,14 +63,22 @@ def compare(
         samples: What to run both on.
         batch_size: Samples of a batch.
         settings: The tolerances.
+        goal: Which output answers the labels, if there are any.
         sizes: Shorter sizes for other named axes, whose inputs are cut to them.
+        keeps_answers: Whether the values that answer the labels are wanted.
 
     Raises:
         ValidationFailedError: One of them cannot run such a batch, or their outputs are not alike in shape.
     """
     meters = [
-        Meter(tensor, signature.is_batched(tensor), tolerance_for(tensor.dtype, settings))
-        for tensor in signature.outputs
+        Meter(
+            tensor,
+            signature.is_batched(tensor),
+            tolerance_for(tensor.dtype, settings),
+            has_classes=bool(tensor.num_classes) and signature.is_batched(tensor) and goal.has_classes(position),
+            keeps_answers=keeps_answers and position == goal.output,
+        )
+        for position, tensor in enumerate(signature.outputs)
     ]
     num_samples = len(samples.indices)
     positions = spread(num_samples, MAX_SINGLE_CALLS if batch_size == 1 else num_samples)
@@ -81,14 +91,14 @@ def compare(
             )
         for meter, want, got in zip(meters, expected, found, strict=True):
             meter.update(want, got, samples.indices[batch], keep)
-    labels = None if samples.labels is None else dict(zip(samples.indices, samples.labels, strict=True))
-    classifier = signature.classifier_output
+    labels = None
+    if samples.labels is not None and samples.labels.dtype.kind in "iub":
+        labels = dict(zip(samples.indices, samples.labels.reshape(num_samples, -1)[:, 0], strict=True))
     return Comparison(
         outputs=tuple(
             meter.result(model.provider, batch_size, len(positions), dict(sizes or {}), labels) for meter in meters
         ),
-        classes=None if classifier is None else meters[classifier].classes(),
-        confidence=None if classifier is None else meters[classifier].confidence(),
+        answers=meters[goal.output].answers() if keeps_answers and goal.output is not None else None,
         positions=positions,
     )
 

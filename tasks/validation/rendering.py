@@ -7,7 +7,7 @@ def render_markdown(report: ValidationReport) -> str:
     """Verdict, checks, and the figures as tables."""
     verdict = "passed" if report.passed else f"FAILED ({len(report.failures)} of {len(report.checks)} checks)"
     parts = [f"# Validation {verdict}", _subject(report), _checks(report.checks), _parity(report)]
-    if report.quality:
+    if report.samples.labelled:
         parts.append(_quality(report))
     if report.champion:
         parts.append(_champion(report))
@@ -61,23 +61,39 @@ def _tolerances(report: ValidationReport) -> str:
 
 
 def _champion(report: ValidationReport) -> str:
-    rows = [[f"version {f.version}", f.metric, f"{f.champion:.4f}", f"{f.challenger:.4f}"] for f in report.champion]
-    return "## Champion\n\n" + _table(["champion", "metric", "champion's", "this model's"], rows)
+    rows = [
+        [f"version {f.version}", f.metric, f"{f.champion:.4f}", f"{f.challenger:.4f}", "decides" if f.decides else ""]
+        for f in report.champion
+    ]
+    return "## Champion\n\n" + _table(["champion", "metric", "champion's", "this model's", ""], rows)
 
 
 def _quality(report: ValidationReport) -> str:
+    if not report.quality:
+        return f"## Quality\n\nNot measured: {report.quality_note or 'a runtime failed, or gave NaN or infinities'}."
     rows = [
         [
             f.provider,
             f.metric,
             f"{f.torch:.4f}",
             f"{f.onnxruntime:.4f}",
-            f"{f.difference:+.4f}",
+            f"{f.difference:+.2e}",
             f"{f.num_samples:,}",
         ]
         for f in report.quality
     ]
-    return "## Quality\n\n" + _table(["provider", "metric", "torch", "onnx", "difference", "samples"], rows)
+    table = _table(["provider", "metric", "torch", "onnx", "difference", "samples"], rows)
+    return f"## Quality ({report.problem})\n\n{table}{_spread(report)}"
+
+
+def _spread(report: ValidationReport) -> str:
+    if report.regression is None:
+        return ""
+    off = report.regression
+    return (
+        f"\n\nDifferences of {off.num_values:,} values from their labels: mean {off.bias:+.4g}; absolute: median "
+        f"{off.p50_abs:.4g}, p95 {off.p95_abs:.4g}, largest {off.max_abs:.4g}."
+    )
 
 
 def _latency(report: ValidationReport) -> str:

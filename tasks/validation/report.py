@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from trainyard.tasks.artifacts.digests import digest_value
+from trainyard.tasks.specs.quality import Problem, worst
 from trainyard.tasks.specs.results import ValidationSummary
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.validation import OrtValidation
@@ -15,6 +16,9 @@ last counts those above 100."""
 
 MOST_CLASSES = 64
 """A confusion matrix is kept for at most this many classes."""
+
+MOST_POINTS = 500
+"""Of a regression at most this many values are kept for a plot, spread evenly."""
 
 TOLERANCE_RULE = "abs(onnx - torch) <= atol + rtol * abs(torch) (numpy.allclose); integers and booleans equal"
 
@@ -153,6 +157,34 @@ class Classification(Spec):
     accuracy: tuple[float, ...]
     """Accuracy on each of these fractions."""
 
+    scores_are: Literal["logits", "probabilities"] = "logits"
+    """What the model's scores were taken for: probabilities where they lie between 0 and 1 and add up to 1."""
+
+
+class Regression(Spec):
+    """By how much a regression was off in ONNX Runtime, on labelled samples; differences are answer - label."""
+
+    num_values: int
+    """Values compared: samples times values of one."""
+
+    bias: float
+    """Mean difference."""
+
+    p50_abs: float
+    """Median of the absolute differences."""
+
+    p95_abs: float
+    """Their 95th percentile."""
+
+    max_abs: float
+    """The largest of them."""
+
+    expected: tuple[float, ...]
+    """Labels, at most ``MOST_POINTS``."""
+
+    predicted: tuple[float, ...]
+    """The model's answers to them."""
+
 
 class ChampionFigure(Spec):
     """A metric of this model and of the registered champion, on the same samples, in ONNX Runtime."""
@@ -164,6 +196,8 @@ class ChampionFigure(Spec):
     num_samples: int
     champion: float
     challenger: float
+    decides: bool = True
+    """Whether the models are compared by it; else it is shown only."""
 
 
 class Footprint(Spec):
@@ -228,7 +262,14 @@ class ValidationReport(Spec):
     quality: tuple[QualityFigure, ...]
     latency: tuple[Latency, ...]
     footprint: tuple[Footprint, ...] = ()
+    problem: Problem | None = None
+    """The kind of model, as told by the settings or by the labels."""
+
+    quality_note: str = ""
+    """Why no quality was measured."""
+
     classification: Classification | None = None
+    regression: Regression | None = None
     champion: tuple[ChampionFigure, ...] = ()
     labels: tuple[str, ...] = ()
     """Names of the classes, where the bundle has them."""
@@ -261,7 +302,8 @@ class ValidationReport(Spec):
         latencies = [entry.onnxruntime_p50_ms for entry in self.latency if entry.batch_size == 1]
         metrics: dict[str, float] = {}
         for figure in self.quality:
-            metrics[figure.metric] = min(figure.onnxruntime, metrics.get(figure.metric, figure.onnxruntime))
+            others = [metrics[figure.metric]] if figure.metric in metrics else []
+            metrics[figure.metric] = worst(figure.metric, [figure.onnxruntime, *others])
         return ValidationSummary(
             passed=self.passed,
             max_abs_error=max((entry.max_abs_error for entry in self.parity), default=0.0),
@@ -270,5 +312,6 @@ class ValidationReport(Spec):
             num_samples=self.samples.num_samples,
             latency_ms=max(latencies, default=None),
             metrics=metrics,
+            compared_by=self.settings.compared_metrics(self.problem) if metrics and self.problem else (),
             samples_sha256=self.samples.sha256,
         )

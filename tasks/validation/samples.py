@@ -31,7 +31,7 @@ class Samples:
 
     Args:
         inputs: One array an input, by name; the first axis is the sample.
-        labels: int [num_samples], or None.
+        labels: int or bool [num_samples], float [num_samples, …], or None.
         indices: int [num_samples]: where each sample is in the run's samples file.
         used: Where they come from.
     """
@@ -130,8 +130,8 @@ def _random_like(
 def _problems(arrays: "dict[str, Array]", signature: ModelSignature) -> list[str]:
     problems = [problem for tensor in signature.inputs for problem in _input_problems(arrays, tensor)]
     labels = arrays.get(LABELS_ARRAY)
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.ndim != 1):
-        problems.append(f"labels: expected integers [num_samples]; found {_described(labels)}")
+    if labels is not None:
+        problems += _label_problems(labels)
     used = {name: arrays[name] for name in (*(t.name for t in signature.inputs), LABELS_ARRAY) if name in arrays}
     lengths = {name: len(array) if array.ndim else 0 for name, array in used.items()}
     if len(set(lengths.values())) > 1:
@@ -139,6 +139,18 @@ def _problems(arrays: "dict[str, Array]", signature: ModelSignature) -> list[str
     if not any(lengths.values()):
         problems.append("expected at least one sample; found none")
     return problems
+
+
+def _label_problems(labels: "Array") -> list[str]:
+    import numpy as np
+
+    if labels.dtype.kind not in "iubf" or not labels.ndim or (labels.dtype.kind != "f" and labels.size != len(labels)):
+        return [
+            "labels: expected classes, integers [num_samples], or numbers, floats shaped like an output; found "
+            f"{_described(labels)}"
+        ]
+    num_bad = int((~np.isfinite(labels)).sum())
+    return [f"labels: expected finite numbers; found {num_bad:,} that are NaN or infinite"] if num_bad else []
 
 
 def _input_problems(arrays: "dict[str, Array]", tensor: TensorSignature) -> list[str]:

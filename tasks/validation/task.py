@@ -12,6 +12,7 @@ from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.errors import ValidationFailedError
+from trainyard.tasks.models.loading import model_components
 from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.validation import OrtValidation
@@ -24,8 +25,10 @@ VALIDATE = Stage(
     name="validate",
     product_type=ValidatedModel,
     packages=("trainyard.tasks.validation",),
-    libraries=("torch", "onnxruntime", "numpy"),
+    libraries=("torch", "onnxruntime", "numpy", "scikit-learn"),
 )
+
+_LOADED_BY = ("inputs", "module", "module_params")
 
 
 @task(name="validate", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
@@ -73,18 +76,20 @@ def validation_components(
     champion: Champion | None = None,
     curves: str | None = None,
 ) -> dict[str, str]:
-    """What decides a report, beside its code and libraries; the source where the model needs its classes.
+    """What decides a report, beside its code and libraries.
 
-    The curves that its page shows count, and not the records that they are drawn from, which hold times: a training
-    that is run again and comes to the same is not validated again.
+    How the model was loaded and described counts, too: another range of inputs can be the same bundle, but random
+    samples are drawn from it. So do the curves that the page shows, and not the records that they are drawn from, which
+    hold times: a training that is run again and comes to the same is not validated again.
     """
+    exported = bundle.settings.key_components()
     return {
         **({"input:curves": curves} if curves else {}),
-        **({"input:source": source.sha256} if source and bundle.settings.needs_source else {}),
+        **model_components(bundle.settings, outputs, source),
         **({"input:champion": f"{champion.version} {champion.bundle.sha256}"} if champion else {}),
         "input:bundle": bundle.bundle.sha256,
-        "input:outputs": outputs.sha256,
         "input:model_file": bundle.model_file,
+        **{f"input:{name}": exported[f"config:{name}"] for name in _LOADED_BY},
         **settings.key_components(),
     }
 

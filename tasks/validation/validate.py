@@ -14,6 +14,7 @@ from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.models.bundle import verify_bundle
 from trainyard.tasks.models.layout import LABELS_FILE, MODEL_FILE, SAMPLES_FILE, SIGNATURE_FILE
 from trainyard.tasks.models.signature import ModelSignature
+from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.bench import Bench
 from trainyard.tasks.validation.champion import compare_with_champion
@@ -21,6 +22,7 @@ from trainyard.tasks.validation.curves import read_curves
 from trainyard.tasks.validation.gate import bundle_check, failure_message
 from trainyard.tasks.validation.page import render_page
 from trainyard.tasks.validation.pictures import pictures_of
+from trainyard.tasks.validation.quality import goal_of
 from trainyard.tasks.validation.reference import Reference, open_reference
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.samples import Samples, random_samples, read_samples
@@ -42,8 +44,8 @@ def validate_model(
     """Compare the ONNX model with the model that training saved, and store the report, whatever it says.
 
     Samples come from ``validation_samples.npz`` in the outputs: arrays named like the model's inputs, first
-    axis the sample, and perhaps ``labels`` (integers [num_samples]). Without it they are seeded random
-    inputs, and the report says so.
+    axis the sample, and perhaps ``labels`` (classes as integers [num_samples], or floats shaped like an output).
+    Without it they are seeded random inputs, and the report says so.
 
     Args:
         settings: The gate: providers, batch sizes, tolerances, least quality.
@@ -66,7 +68,7 @@ def validate_model(
     """
     require_providers(settings.providers)
     store = context.store
-    with tempfile.TemporaryDirectory(prefix="trainyard-validate-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=scratch_prefix("validate")) as scratch:
         report, pictures = _measure(settings, bundle, outputs, source, champion, store, Path(scratch))
     stored = store.put_bytes(canonical_json(report.model_dump(mode="json")))
     page = store.put_bytes(render_page(report, read_curves(records, store), pictures).encode())
@@ -107,11 +109,15 @@ def _measure(
     signature = ModelSignature.model_validate_json((folder / SIGNATURE_FILE).read_bytes())
     with open_reference(bundle, outputs, source, store, scratch) as reference:
         samples = _samples(settings, outputs, signature, bundle, reference, store)
+        goal = goal_of(signature, samples.labels, settings.told_problem)
+        if samples.labels is not None and goal.output is None:
+            log.warning("Quality is not measured: %s", goal.note)
         bench = Bench(
             settings=settings,
             signature=signature,
             reference=reference,
             samples=samples,
+            goal=goal,
             batch_sizes=tuple(dict.fromkeys(settings.batch_sizes or default_batch_sizes(signature))),
             scratch=scratch,
         )
@@ -121,7 +127,7 @@ def _measure(
             for provider in settings.providers:
                 bench.run_provider(folder / MODEL_FILE, provider)
     if champion is not None:
-        bench.champion = compare_with_champion(champion, bench.quality, samples, settings.providers[0], store, scratch)
+        bench.champion = compare_with_champion(champion, bench.quality, samples, settings, store, scratch)
     num_bytes = sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*"))
     report = bench.report(bundle, outputs, num_bytes, champion, _labels(folder))
     return report, pictures_of(samples, report)

@@ -48,6 +48,11 @@ def add_argument(page, name, value=None, data=None):
         fill(page, "Data", data, last=True)
 
 
+def choose(page, label, option):
+    field(page, label).locator(".p-select-button__control").press("Space")
+    page.locator(".p-select-option", has_text=option).first.click()
+
+
 def shoot(page, name):
     if SCREENSHOTS:
         page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png")
@@ -90,12 +95,22 @@ def test_a_run_from_the_form_to_its_artifacts(yard, page, linear_project, points
     fill(page, "Processes per node", 2)
     backend = field(page, "Distributed backend")
     backend.get_by_text("str", exact=True).click()
-    backend.locator(".p-select-button__control").press("Space")
-    page.locator(".p-select-option", has_text="mpi").first.click()
+    choose(page, "Distributed backend", "mpi")
+    field(page, "Least metrics").get_by_text("Add item").click()
+    choose(page, "Metric", "accuracy")
+    fill(page, "Minimum", 0.5)
+    field(page, "policies").get_by_text("Form", exact=True).click()
+    field(page, "policies").get_by_text("Add item").click()
+    choose(page, "Stage", "train")
+    fill(page, "Retries", 1)
     field(page, "Source directory").scroll_into_view_if_needed()
     shoot(page, "form")
     before = runs(yard)
     (run_id,) = submitted(page, lambda: runs(yard) - before)
+    with yard.client() as client:
+        parameters = client.read_flow_run(run_id).parameters
+    assert parameters["policies"] == [{"name": "train", "retries": 1}], "and what is left empty is the stage's own"
+    assert parameters["validation"]["min_metrics"] == [{"name": "accuracy", "minimum": 0.5}]
 
     def state(name="Completed"):
         with yard.client() as client:

@@ -54,12 +54,34 @@ def test_the_digits_on_two_ranks_then_from_the_cache(trainyard, digits):
 
 
 def test_bad_input_is_one_message_and_exit_status_2(trainyard, digits):
-    wrong = ["--set", "estimator.node_cuont=2", "--set", "estimator.entry_script=trian.py"]
-    message = " ".join(trainyard("run", *digits, *wrong, check=2).stderr.split())
-    assert "2 problems; nothing was launched" in message
-    assert "did you mean 'node_count'" in message
-    assert "trian.py" in message
+    """What the schema refuses, and what only a look at the machine and the data shows."""
+    wrong = {
+        "estimator.node_cuont": "2",
+        "estimator.entry_script": "trian.py",
+        "estimator.use_gpu": "maybe",
+        "estimator.inputs.A": "nothing-there",
+        "estimator.inputs.B": "sthree://bucket/x",
+        "estimator.compute_target": "moon",
+        "validation.atol": "-1",
+        "model_name": "Not A Name",
+    }
+    settings = [word for name, value in wrong.items() for word in ("--set", f"{name}={value}")]
+    message = " ".join(trainyard("run", *digits, *settings, check=2).stderr.split())
+    expected = [
+        "did you mean 'node_count'",
+        "entry_script 'trian.py' is not a file",
+        "estimator.use_gpu: Input should be a valid boolean",
+        "validation.atol: Input should be greater",
+        "Nothing found at file://",
+        "unknown scheme 'sthree'",
+        "compute_target 'moon' is neither",
+        "model_name 'Not A Name'",
+    ]
+    for words in expected:
+        assert message.count(words) == 1, (words, message)
+    assert f"{len(expected)} problems; nothing was launched" in message
     assert "Traceback" not in message
+    assert "flow run" not in message.lower(), "no run was begun for it"
 
 
 def test_an_unknown_stage_is_refused(trainyard, digits):
@@ -69,6 +91,36 @@ def test_an_unknown_stage_is_refused(trainyard, digits):
 def test_a_failed_run_has_exit_status_1(trainyard, digits):
     impossible = ["--set", "validation.min_metrics.accuracy=1.01", "--set", "estimator.script_params.--epochs=1"]
     assert "accuracy" in trainyard("run", *digits, *impossible, check=1).stderr
+
+
+def test_a_failing_script_is_said_once_and_at_the_end(trainyard, prefect_server, linear_project, points, tmp_path):
+    script = linear_project / "train.py"
+    script.write_text("print('begun')\n\ndef fit():\n    raise KeyError('no such weight')\n\nfit()\n")
+    estimator = {"source_directory": str(linear_project), "entry_script": "train.py"}
+    (tmp_path / "pipeline.json").write_text(json.dumps({"estimator": estimator, "export": None}))
+    lines = trainyard("run", tmp_path / "pipeline.json", check=1).stderr.splitlines()
+    said = "\n".join(line for line in lines if "[rank 0]" not in line)  # without what the script itself printed
+    before, message = said.split("\nScriptDefectError: ")
+    assert message.startswith("Rank 0 on")
+    assert "line 4, in fit" in message
+    assert message.count("Traceback (most recent call last)") == 1
+    assert message.splitlines()[-1].endswith("rank-00000.log")
+    assert "Finished in state Failed: ScriptDefectError" in before
+    assert "no such weight" not in before
+    assert "Traceback" not in before
+
+    assert "prefect/task_engine.py" in logs_of_latest_run(prefect_server), "the server's logs keep all of it"
+
+
+def logs_of_latest_run(api_url):
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with SyncPrefectClient(api_url) as client:
+        (run,) = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+        lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
+    return "\n".join(line.message for line in lines)
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(home, digits):

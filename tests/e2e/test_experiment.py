@@ -5,11 +5,14 @@ import io
 import threading
 
 import pytest
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.states import Crashed, Running
 
 from tests.e2e.conftest import small_estimator
 from tests.e2e.yard import are_gone, runs_below, wait_for
 from trainyard import Experiment, PipelineRun, errors
 from trainyard.flows.answers import Failure
+from trainyard.flows.pipeline_run import MAX_ATTEMPTS
 
 
 @pytest.fixture
@@ -68,6 +71,47 @@ def test_a_failed_run_raises_what_it_raised_there(on_yard, linear_project, point
     assert run.get_status() == "Failed"
     assert run.get_metrics() == {}
     assert len(runs_below(on_yard, run.id)) == 1, "a permanent error is not retried"
+
+
+def test_a_run_that_no_worker_takes_is_an_error_after_a_while(on_yard, linear_project, points, monkeypatch):
+    with on_yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="empty", type="process"), overwrite=True)
+        flow_id = client.create_flow_from_name("training-pipeline")
+        client.create_deployment(flow_id=flow_id, name="empty", work_pool_name="empty")
+    monkeypatch.setenv("TRAINYARD_WORKER_WAIT_S", "3")
+    experiment = Experiment("lines", deployment="training-pipeline/empty")
+    run = experiment.submit(small_estimator(linear_project, points))
+    with pytest.raises(errors.WorkerUnavailableError, match=r"has had none for 3 s.*worker start --pool empty"):
+        run.wait_for_completion()
+    run.cancel()
+    assert run.get_status() == "Cancelled"
+
+
+def test_a_run_that_crashes_again_and_again_is_started_again_three_times(on_yard, linear_project, points):
+    """The automation starts crashed runs again and cannot count: the run itself does."""
+
+    def state_is(name):
+        with on_yard.client() as client:
+            return client.read_flow_run(run.id).state_name == name
+
+    def stop_the_pool(stopped):
+        with on_yard.client() as client:
+            client.update_work_pool("cpu", WorkPoolUpdate(is_paused=stopped))
+
+    stop_the_pool(True)  # the crashes come from here, one after the other: nobody else may start the run
+    try:
+        run = Experiment("lines").submit(small_estimator(linear_project, points), export=None)
+        for _ in range(MAX_ATTEMPTS):
+            with on_yard.client() as client:
+                client.set_flow_run_state(run.id, Running(), force=True)
+                client.set_flow_run_state(run.id, Crashed(message="the machine is gone"), force=True)
+            assert wait_for(lambda: state_is("AwaitingRetry"), 60)
+    finally:
+        stop_the_pool(False)
+    with pytest.raises(errors.RunCancelledError, match="crashed 4 times and is not started again"):
+        run.wait_for_completion()
+    assert run.get_status() == "Failed", "which starts nothing again"
+    assert runs_below(on_yard, run.id) == []
 
 
 def test_wrong_arguments_and_deployments_are_refused_at_once(on_yard, linear_project, points):

@@ -45,7 +45,7 @@ def test_explain_names_exactly_what_changed(run_pipeline, explain, why):
     second = run_pipeline({"--seed": 7}, export=OnnxExport(opset=19))
     changed = {stage: (status, reasons[:-1]) for stage, (status, reasons) in why(second.run_id).items()}
     assert changed["stage"] == ("cached", [])
-    assert changed["train"] == ("ran", ["config:argument[3]: 3 → 7"])
+    assert changed["train"] == ("ran", ["config:argument[--seed]: 3 → 7"])
     assert changed["metrics"] == ("ran", ["input:records changed"])
     assert changed["export"] == ("ran", ["config:opset: 20 → 19", "input:outputs changed"])
     assert changed["validate"] == ("ran", ["input:bundle changed", "input:curves changed", "input:outputs changed"])
@@ -67,7 +67,7 @@ def test_explain_names_exactly_what_changed(run_pipeline, explain, why):
 
     shown = explain(second.run_id)
     assert shown.exit_code == 0, shown.output
-    for words in (second.run_id, *STAGES, "hit", "miss", "config:opset: 20 → 19", "config:argument[3]: 3 → 7"):
+    for words in (second.run_id, *STAGES, "hit", "miss", "config:opset: 20 → 19", "config:argument[--seed]: 3 → 7"):
         assert words in shown.output
     assert "miss" not in explain(third.run_id).output
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tests.e2e.conftest import small_estimator
 from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy, errors
 from trainyard.flows.pipeline_run import PipelineRunner, policies_in_force
+from trainyard.flows.preflight import check_inputs
 
 
 def test_a_transient_error_is_retried(run_pipeline, tmp_path):
@@ -129,6 +130,14 @@ def test_all_problems_are_named_before_anything_is_launched(prefect_server, home
     message = str(raised.value)
     expected = ["missing", "sthree", "nothing", "empty", "moon", "Not A Name", "gopher"]
     for part in expected:
+        assert part in message
+    assert len(raised.value.problems) == len(expected)
+
+    elsewhere = estimator.model_copy(update={"compute_target": "hosts/no-such-block"})
+    with pytest.raises(errors.InvalidInputError) as raised:
+        check_inputs(elsewhere, "Not A Name", "gopher://old/store")
+    message = str(raised.value)
+    for part in [part for part in expected if part != "moon"] + ["no-such-block"]:
         assert part in message
     assert len(raised.value.problems) == len(expected)
     assert not (home / "runs").exists()

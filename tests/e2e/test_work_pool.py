@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -100,7 +101,8 @@ def lost_worker(yard, tmp_path_factory):
         client.create_work_pool(WorkPoolCreate(name="far", type="process"))
     yard.trainyard("deploy", "--yes", "--train-on", "far")
     with yard.worker("far", folder / "first") as worker:
-        caller = yard.start(estimator, folder / "here", policies={"train": {"retries": 1}})
+        patient = {"TRAINYARD_WORKER_WAIT_S": "1800"}  # the second worker comes after the tests in between
+        caller = yard.start(estimator, folder / "here", variables=patient, policies={"train": {"retries": 1}})
         assert wait_for(lambda: list((folder / "first").glob("checkpoints/*/last.pt")), 120)
         family = [worker, *worker.children(recursive=True)]
         for process in family:
@@ -128,6 +130,14 @@ def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, poi
     again = yard.call(job(), here)
     assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
     assert again["stages"]["train"]["cache_key"] == first["stages"]["train"]["cache_key"]
+    assert again["stages"]["stage"]["cache_key"] == first["stages"]["stage"]["cache_key"]
+    assert runs_below(yard, again["run_id"]) == [], "the worker trains in our own environment, so that we know its key"
+
+    for note in Path(yard.store.removeprefix("file://")).glob("answers/worker-*/environment.json"):
+        note.unlink()
+    unknown = yard.call(job(), here)
+    assert {stage["status"] for stage in unknown["stages"].values()} == {"cached"}
+    assert len(runs_below(yard, unknown["run_id"])) == 1, "where we do not know it, the pool is asked"
 
 
 def test_its_deadline_is_kept_there(yard, here, job):
@@ -146,6 +156,37 @@ def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training):
     assert caller.returncode != 0
     assert wait_for(lambda: are_gone(ranks), 30)
     assert wait_for(lambda: [run.state_name for run in runs_since(yard, began, "train")] == ["Cancelled"], 30)
+
+
+def test_kill_9_of_the_caller_ends_its_training(yard, here, job, training):
+    began = time.time()
+    caller = yard.start(job({"--nap": 600, "--seed": 5}), here, variables={"TRAINYARD_LEASE_TTL_S": "5"})
+    ranks = wait_for(training, 120)
+    assert ranks
+    (run,) = runs_since(yard, began, "train")
+    time.sleep(8)  # longer than the lease lives without its holder
+    assert not are_gone(ranks), "who waits is seen to wait"
+    caller.kill()
+    caller.communicate()
+    assert wait_for(lambda: are_gone(ranks), 60)
+    with yard.client() as client:
+        assert wait_for(lambda: client.read_flow_run(run.id).state_name == "Cancelled", 30)
+    below = [process for process in yard.service("worker-gpu") if "prefect.engine" in command_of(process)]
+    assert wait_for(lambda: are_gone(below), 30)
+
+
+def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_waiting(yard, here, job):
+    began = time.time()
+    with yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="quiet", type="process"), overwrite=True)
+    yard.trainyard("deploy", "--yes", "--train-on", "quiet")
+    quiet = job(compute_target="quiet", process_count_per_node=1, distributed_backend=None)
+    refused = yard.call(quiet, here, variables={"TRAINYARD_WORKER_WAIT_S": "3"})
+    assert refused["error"] == "WorkerUnavailableError"
+    assert "'quiet' has had no live worker for 0:00:03" in refused["message"]
+    assert "prefect worker start --pool quiet" in refused["message"]
+    (run,) = runs_since(yard, began, "train")
+    assert (run.state_name, run.work_pool_name) == ("Cancelled", "quiet")
 
 
 def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):

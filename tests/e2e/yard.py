@@ -60,9 +60,9 @@ class Yard:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=self.environment(), stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
 
-    def start(self, estimator, home, **arguments):
-        """A caller on another machine, as it were: with a home of its own."""
-        env = self.environment(PREFECT_API_URL=self.api_url, TRAINYARD_HOME=str(home))
+    def start(self, estimator, home, variables=None, **arguments):
+        """A caller on another machine, as it were: with a home, and environment variables, of its own."""
+        env = self.environment(PREFECT_API_URL=self.api_url, TRAINYARD_HOME=str(home), **(variables or {}))
         command = [sys.executable, "-c", CALLER, estimator.model_dump_json(), json.dumps(arguments)]
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -15,15 +15,20 @@ from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.training.snapshot import snapshot_source
+from trainyard.tasks.training.stall import StallWatch
 from trainyard.tasks.training.train import train_model
 
 PROJECT = Path(__file__).parents[1] / "projects" / "failing"
-TWO_RANKS = {"process_count_per_node": 2, "distributed_backend": "mpi"}
+
+
+def ranks(count):
+    return {"process_count_per_node": count, "distributed_backend": "mpi"}
 
 
 @pytest.fixture
-def train(home, tmp_path):
+def train(home, tmp_path, monkeypatch):
     """Train the failing project to its end; keyword arguments are the script's, or the estimator's."""
+    monkeypatch.setenv("TRAINYARD_STOP_GRACE_S", "3")  # some ranks take all of it
     project = shutil.copytree(PROJECT, tmp_path / "failing")
     context = StageContext(store_url=str(tmp_path / "store"), home=home)
     mark = f"trainyard-failing-{uuid.uuid4().hex}"
@@ -57,7 +62,7 @@ ENDINGS = [
 @pytest.mark.parametrize("launched", ["single", "mpi"])
 @pytest.mark.parametrize(("end", "expected", "words"), ENDINGS, ids=[ending[0] for ending in ENDINGS])
 def test_the_rank_that_ends_badly_is_named_with_how_it_ended(train, home, launched, end, expected, words):
-    changes = TWO_RANKS if launched == "mpi" else {}
+    changes = ranks(2) if launched == "mpi" else {}
     rank = len(changes) // 2
     with pytest.raises(expected) as raised:
         train({"--end": end, "--rank": rank, "--others": "collective", "--child": ""}, **changes)
@@ -70,34 +75,53 @@ def test_the_rank_that_ends_badly_is_named_with_how_it_ended(train, home, launch
         assert f"rank {other} begins" in (run / "ranks" / f"rank-{other:05d}.log").read_text()
 
 
-@pytest.mark.parametrize("others", ["collective", "native-call", "deaf", "data-loader"])
+WAITS = ["collective", "native-call", "deaf", "data-loader"]
+"""What ranks can be in while another one fails: one rank in each."""
+
+
 @pytest.mark.parametrize("end", ["raise", "kill"])
-def test_a_rank_that_fails_never_leaves_the_others_waiting(train, end, others):
+def test_a_rank_that_fails_never_leaves_the_others_waiting(train, end):
     started = time.monotonic()
     with pytest.raises(errors.PipelineError) as raised:
-        train({"--end": end, "--rank": 0, "--others": others, "--child": ""}, **TWO_RANKS)
+        train({"--end": end, "--rank": 0, "--others": ",".join(WAITS), "--child": ""}, **ranks(1 + len(WAITS)))
     assert "Rank 0 on " in str(raised.value)
     assert time.monotonic() - started < 120  # they would wait for 600
 
 
-@pytest.mark.parametrize("end", ["collective", "native-call", "deaf", "data-loader"])
-def test_a_run_that_stalls_is_stopped_and_says_where_each_rank_was(train, home, end):
-    """Rank 0 alone enters an allreduce that rank 1 never joins, or sits in a C call that holds the interpreter."""
+@pytest.fixture
+def watch_from_the_end(home, monkeypatch):
+    """Nothing counts as stalled before the chosen rank is at its end, however long the others take to begin."""
+
+    class FromTheEnd(StallWatch):
+        def stalled(self):
+            logs = [path.read_text() for path in home.glob("runs/*/ranks/rank-*.log")]
+            return any("about to end" in log for log in logs) and super().stalled()
+
+    monkeypatch.setattr("trainyard.tasks.training.train.StallWatch", FromTheEnd)
+
+
+def test_a_run_that_stalls_is_stopped_and_says_where_each_rank_was(train, home, watch_from_the_end):
+    """One rank alone enters an allreduce, one sits in a C call that holds the interpreter; the last only waits."""
+    last = len(WAITS)
     with pytest.raises(errors.TrainingStalledError) as raised:
-        train({"--end": end, "--rank": 0, "--others": "wait"}, stall_timeout_s=15, **TWO_RANKS)
+        params = {"--end": "wait", "--rank": last, "--others": ",".join(WAITS)}
+        train(params, stall_timeout_s=3, **ranks(last + 1))
     message = str(raised.value)
-    first, second = [line for line in message.splitlines() if line.startswith("  rank ")]
-    inside = {"native-call": "in native_call", "data-loader": "in data_loader"}.get(end, f"in {end}")
-    assert first.startswith("  rank 0: File ") and (inside in first or "multiprocessing" in first), message
-    assert "in <lambda>" in second
+    where = [line for line in message.splitlines() if line.startswith("  rank ")]
+    assert [line.partition(":")[0] for line in where] == [f"  rank {rank}" for rank in range(last + 1)]
+    assert "in collective" in where[0]
+    assert "in native_call" in where[1]
+    assert "in deaf" in where[2]
+    assert "in data_loader" in where[3] or "multiprocessing" in where[3], message
+    assert "in <lambda>" in where[last]
     (run,) = (home / "runs").iterdir()
-    for rank in (0, 1):
+    for rank in range(last + 1):
         assert "most recent call first" in (run / "ranks" / f"rank-{rank:05d}.log").read_text()
 
 
-def test_a_run_that_stalls_in_one_process(train):
+def test_a_run_that_stalls_in_one_process(train, watch_from_the_end):
     with pytest.raises(errors.TrainingStalledError, match=r"rank 0: File .* in native_call"):
-        train({"--end": "native-call"}, stall_timeout_s=5)
+        train({"--end": "native-call"}, stall_timeout_s=2)
 
 
 CGROUP = Path("/sys/fs/cgroup/memory" if Path("/sys/fs/cgroup/memory").is_dir() else "/sys/fs/cgroup")
@@ -130,7 +154,7 @@ def test_a_rank_that_the_kernel_kills_for_want_of_memory_is_told_so(train, small
 
 def test_the_logs_of_all_ranks_are_kept_when_one_fails(train, home, tmp_path, caplog):
     with pytest.raises(errors.TrainingFailedError), caplog.at_level("ERROR"):
-        train({"--end": "kill", "--rank": 1, "--others": "wait"}, **TWO_RANKS)
+        train({"--end": "kill", "--rank": 1, "--others": "wait"}, **ranks(2))
     assert "its logs as" in caplog.text
     stored = [path.read_bytes() for path in (tmp_path / "store" / "objects").rglob("*") if path.is_file()]
     for rank in (0, 1):

@@ -10,10 +10,11 @@ import pytest
 from trainyard import Datastore, PyTorch
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import PipelineError, TrainingFailedError
+from trainyard.tasks.errors import TrainingFailedError, TrainingStalledError
 from trainyard.tasks.staging.dataset import stage_references
 from trainyard.tasks.training.run_directory import checkpoints_directory
 from trainyard.tasks.training.snapshot import snapshot_source
+from trainyard.tasks.training.stall import StallWatch
 from trainyard.tasks.training.train import train_model
 
 PROJECT = Path(__file__).parents[1] / "projects" / "parallel"
@@ -138,9 +139,22 @@ def test_a_rank_that_raises_is_named_with_its_host(train, home):
     assert "train.py" in str(caught.value)
 
 
-def test_another_attempt_goes_on_from_the_checkpoint_whatever_the_order_of_the_hosts(train, two_hosts, home):
-    with pytest.raises(PipelineError):
-        train({"--kill-rank": 1})
+def test_what_stalls_says_where_each_rank_was_and_another_attempt_goes_on_whatever_the_order_of_the_hosts(
+    train, two_hosts, home, monkeypatch
+):
+    class FromTheFirstEpoch(StallWatch):  # however long the hosts take to come to it
+        def stalled(self):
+            logs = [path.read_text() for path in home.glob("runs/*/ranks/rank-*.log")]
+            return len(logs) == 2 and all("epoch 1 done" in log for log in logs) and super().stalled()
+
+    monkeypatch.setattr("trainyard.tasks.training.train.StallWatch", FromTheFirstEpoch)
+    with pytest.raises(TrainingStalledError) as caught:
+        train({"--hang-rank": 1}, stall_timeout_s=4)
+    first, second = [line for line in str(caught.value).splitlines() if line.startswith("  rank ")]
+    assert first.startswith("  rank 0: File ") and "no answer" not in first, "in an allreduce that rank 1 never joins"
+    assert second.startswith("  rank 1: File ") and "in go_no_further" in second
+    for rank in (0, 1):
+        assert "most recent call first" in (run_directories(home)[0] / "ranks" / f"rank-{rank:05d}.log").read_text()
     assert (checkpoints_directory(home, KEY) / "epochs" / "last.pt").exists()
     backwards = two_hosts.target(hosts=[host.address for host in reversed(two_hosts.hosts)])
     trained = train(target=backwards)

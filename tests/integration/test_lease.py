@@ -157,6 +157,21 @@ def test_a_server_without_conditional_writes_still_has_one_holder_at_a_time_in_t
     assert not is_leased(store, "export", "k")
 
 
+@pytest.mark.parametrize("knows_them", [True, False])
+def test_whether_a_server_has_conditional_writes_is_tried_and_leaves_nothing(server, store, knows_them):
+    server.conditional_puts = knows_them
+    assert store.root.has_conditional_writes() is knows_them
+    assert store.root.list_names() == []
+
+
+def test_of_two_that_create_the_same_object_at_once_the_slower_one_is_told(server, store, monkeypatch):
+    location = store.root / "claimed"
+    assert location.create_bytes(b"first")
+    monkeypatch.setattr(type(location._fs), "exists", lambda *_, **__: False)  # both looked before either wrote
+    assert not (store.root / "claimed").create_bytes(b"second")
+    assert location.read_bytes() == b"first"
+
+
 def test_a_store_on_s3_is_cleaned(server, store, tmp_path):
     context = on_another_machine(store, tmp_path, "one")
     made = run_stage(STAGE, {}, lambda key: Text(artifact=context.store.put_bytes(b"made")), context).product

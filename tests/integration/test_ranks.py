@@ -37,6 +37,20 @@ else:
     barrier = dist.barrier
 """
 
+MEET = """
+import os, sys, time
+from pathlib import Path
+from trainyard import Run
+run = Run.get_context()
+def barrier():
+    Path(f"met-{run.rank}").touch()
+    while not all(Path(f"met-{rank}").exists() for rank in range(2)):
+        time.sleep(0.02)
+"""
+"""Ranks that wait for each other without torch, where it is not the point: importing it takes each of them seconds."""
+
+ALONE = {"TRAINYARD_INDEPENDENT_RANKS": "1"}
+
 ALLOWED_CPUS = len(os.sched_getaffinity(0))
 
 
@@ -127,49 +141,103 @@ def wait_for(condition, seconds=15):
     return False
 
 
-@pytest.mark.parametrize("backend", [None, *MULTI_RANK])
-def test_arguments_reach_every_rank_as_they_are(ranks, backend):
-    hostile = ["--log", "--n", "--", "-m", "--nproc-per-node=7", "a b", "$HOME", "it's", "-", "ü\n", "--help"]
-    script = "import sys\n" + (JOIN if backend else "") + "print(ascii(sys.argv[1:]))\n"
-    processes = 2 if backend else 1
-    error = ranks(script, backend, processes, script_params=dict.fromkeys(hostile, ""))
+HOSTILE = ["--log", "--n", "--", "-m", "--nproc-per-node=7", "a b", "$HOME", "it's", "-", "ü\n", "--help"]
+SAYS = """
+import sys
+print(ascii(sys.argv[1:]))
+import torch
+print('threads:', torch.get_num_threads())
+"""
+
+WAYS_TO_JOIN = {
+    None: {},
+    "mpi": {
+        "horovod": "import horovod.torch as hvd; hvd.init(); hvd.shutdown()",
+        "mpi4py": "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()",
+        "mpi4py by name": "from mpi4py.MPI import COMM_WORLD",
+    },
+    # once in a process: a second group would meet what the first has left in torchrun's store
+    "gloo": {"torch by name": "from torch.distributed import init_process_group as join; join('gloo')"},
+}
+TRY_TO_JOIN = """
+import os, sys
+(watch,) = (finder for finder in sys.meta_path if type(finder).__name__ == 'JoinWatch')
+for name, way in ways.items():
+    before, _ = watch.joined, exec(way)
+    print(f'{name}: {before} {watch.joined}')
+    watch.joined = False
+watch.joined = bool(ways)  # as after one of them alone
+"""
+
+
+@pytest.fixture(scope="module", params=[(None, 1), ("mpi", 2), ("gloo", 2)], ids=["one", "mpi", "gloo"])
+def plain(request, tmp_path_factory):
+    """A run that ends well, whose ranks have said what they are; looked at by several tests."""
+    backend, processes = request.param
+    root = tmp_path_factory.mktemp("plain")
+    (root / "tmp").mkdir()
+    with pytest.MonkeyPatch.context() as patches:
+        patches.delenv("OMP_NUM_THREADS", raising=False)
+        patches.setenv("TMPDIR", str(root / "tmp"))
+        trained = Ranks(root, patches)
+        script = f"{SAYS}ways = {WAYS_TO_JOIN[backend]!r}{TRY_TO_JOIN}"
+        error = trained(script, backend, processes, script_params=dict.fromkeys(HOSTILE, ""))
     assert error is None
-    assert [ascii(hostile) in log for log in ranks.logs()] == [True] * processes
+    return trained, processes, list(WAYS_TO_JOIN[backend])
 
 
-@pytest.mark.parametrize(("backend", "processes"), [(None, 1), ("mpi", 2), ("gloo", 2)])
-@pytest.mark.parametrize("users_choice", [False, True])
-def test_torch_computes_with_this_ranks_share_of_the_cores(ranks, backend, processes, users_choice, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    script = (JOIN if backend else "") + "import torch; print('threads:', torch.get_num_threads())\n"
+def test_arguments_reach_every_rank_as_they_are(plain):
+    ranks, processes, _ = plain
+    assert [ascii(HOSTILE) in log for log in ranks.logs()] == [True] * processes
+
+
+def test_torch_computes_with_this_ranks_share_of_the_cores(plain):
+    ranks, processes, _ = plain
     expected = max(1, ALLOWED_CPUS // processes)
-    variables = {}
-    if users_choice:  # within what this machine has: torch takes no more
-        expected = 1 if expected > 1 else min(2, ALLOWED_CPUS)
-        variables = {"OMP_NUM_THREADS": str(expected)}
-    assert ranks(script, backend, processes, environment_variables=variables) is None
     assert [f"threads: {expected}\n" in log for log in ranks.logs()] == [True] * processes
     assert [(each["device"], each["num_threads"]) for each in ranks.devices()] == [("cpu", expected)] * processes
     assert all(each["model"] for each in ranks.devices())
 
 
-@pytest.mark.parametrize("backend", MULTI_RANK)
-def test_what_launchers_say_is_kept_apart_from_the_ranks_logs(ranks, backend):
-    assert ranks(JOIN + "print('from the script')\n", backend) is None
-    assert ranks.logs() == ["from the script\n"] * 2
+def test_each_way_to_join_the_other_ranks_is_noticed(plain):
+    ranks, _, ways = plain
+    for log in ranks.logs():
+        assert log.splitlines()[2:] == [f"{way}: False True" for way in ways]
+
+
+def test_what_launchers_say_is_kept_apart_from_the_ranks_logs(plain):
+    ranks, processes, ways = plain
+    assert [log.count("\n") for log in ranks.logs()] == [2 + len(ways)] * processes, "the script's own lines"
     assert (ranks.run / "launcher.log").read_text() == ""
+
+
+def test_no_directories_are_left_behind(plain):
+    ranks, *_ = plain
+    assert list((ranks.root / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(("backend", "processes"), [(None, 1), ("mpi", 2), ("gloo", 2)])
+def test_threads_are_as_many_as_the_user_says(ranks, backend, processes):
+    script = "import os; print('threads:', os.environ['OMP_NUM_THREADS'])\n"
+    variables = {"OMP_NUM_THREADS": "7", **ALONE}
+    assert ranks(script, backend, processes, environment_variables=variables) is None
+    assert ranks.logs() == ["threads: 7\n"] * processes
+    assert [each["num_threads"] for each in ranks.devices()] == [7] * processes
 
 
 @pytest.mark.parametrize("backend", MULTI_RANK)
 @pytest.mark.parametrize(
-    ("ending", "expected", "exit_code", "words"),
+    ("together", "ending", "expected", "exit_code", "words"),
     [
-        ("raise ValueError('had enough')", errors.ScriptDefectError, 1, "ValueError: had enough\nTraceback"),
-        ("sys.exit(3)", errors.TrainingFailedError, 3, "SystemExit: 3"),
+        (JOIN, "raise ValueError('had enough')", errors.ScriptDefectError, 1, "ValueError: had enough\nTraceback"),
+        (MEET, "sys.exit(3)", errors.TrainingFailedError, 3, "SystemExit: 3"),
     ],
+    ids=["raise", "exit-3"],
 )
-def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(ranks, backend, ending, expected, exit_code, words):
-    script = JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n"
+def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(
+    ranks, backend, together, ending, expected, exit_code, words
+):
+    script = together + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\nimport time; time.sleep(600)\n"
     error = ranks(script, backend)
     assert type(error) is expected
     assert (error.rank, error.exit_code) == (1, exit_code)
@@ -179,9 +247,15 @@ def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(ranks, backend,
 
 
 @pytest.mark.parametrize(
-    ("ending", "status"), [("os.kill(os.getpid(), 9)", 137), ("os.kill(os.getpid(), 11)", 139), ("os._exit(7)", 7)]
+    ("backend", "ending", "status"),
+    [
+        ("mpi", "os.kill(os.getpid(), 9)", 137),
+        ("mpi", "os.kill(os.getpid(), 11)", 139),
+        ("mpi", "os._exit(7)", 7),
+        ("gloo", "os.kill(os.getpid(), 9)", 137),
+        ("gloo", "os._exit(7)", 7),
+    ],
 )
-@pytest.mark.parametrize("backend", MULTI_RANK)
 def test_the_launcher_ends_as_the_rank_that_could_not_speak(ranks, backend, ending, status, monkeypatch):
     reports = []
 
@@ -190,7 +264,7 @@ def test_the_launcher_ends_as_the_rank_that_could_not_speak(ranks, backend, endi
         return describe_failure(report, *arguments)
 
     monkeypatch.setattr(train, "describe_failure", remember)
-    error = ranks(JOIN + f"barrier()\nif run.rank == 1:\n    {ending}\nbarrier()\n", backend)
+    error = ranks(MEET + f"barrier()\nif run.rank == 1:\n    {ending}\ntime.sleep(600)\n", backend)
     assert isinstance(error, errors.TrainingFailedError)
     assert [(report.reason, report.returncode) for report in reports] == [("exited", status)]
 
@@ -200,8 +274,8 @@ def test_the_launcher_ends_as_the_rank_that_could_not_speak(ranks, backend, endi
 def test_kill_9_leaves_nothing(ranks, backend, victim):
     """Of the launcher, and of a rank; ranks have children, and these ignore SIGTERM."""
     child = "import signal, time; signal.signal(15, signal.SIG_IGN); open(f'up-{rank}', 'w'); time.sleep(600)"
-    script = JOIN + (
-        f"import subprocess, time\nchild = {child!r}.replace('{{rank}}', str(run.rank))\n"
+    script = MEET + (
+        f"import subprocess\nchild = {child!r}.replace('{{rank}}', str(run.rank))\n"
         "subprocess.Popen([sys.executable, '-c', child], start_new_session=True)\n"
         "time.sleep(600)\n"
     )
@@ -221,61 +295,34 @@ def test_kill_9_leaves_nothing(ranks, backend, victim):
     assert wait_for(lambda: alive(ranks.run) == [])
 
 
-def test_torchrun_leaves_no_directories_behind(ranks, tmp_path, monkeypatch):
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
-    monkeypatch.setenv("TMPDIR", str(scratch))
-    assert ranks(JOIN, "gloo") is None
-    assert list(scratch.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("backend", "script"),
-    [
-        ("mpi", "import horovod.torch as hvd; hvd.init(); hvd.shutdown()"),
-        ("mpi", "from mpi4py import MPI; MPI.COMM_WORLD.Barrier()"),
-        ("mpi", "from mpi4py.MPI import COMM_WORLD"),
-        ("gloo", "import torch.distributed as dist; dist.init_process_group('gloo'); dist.destroy_process_group()"),
-        ("gloo", "from torch.distributed import init_process_group as join; join('gloo')"),
-        (
-            "gloo",
-            "import os\nimport torch.distributed.rpc as rpc\n"
-            "rpc.init_rpc('w' + os.environ['RANK'], rank=int(os.environ['RANK']), world_size=2); rpc.shutdown()",
-        ),
-    ],
-)
-def test_ranks_that_joined_each_other(ranks, backend, script):
-    error = ranks(script, backend)
-    assert error is None, ranks.logs()
+def test_ranks_that_joined_each_other_by_rpc(ranks):
+    script = (
+        "import os\nimport torch.distributed.rpc as rpc\n"
+        "rpc.init_rpc('w' + os.environ['RANK'], rank=int(os.environ['RANK']), world_size=2); rpc.shutdown()"
+    )
+    assert ranks(script, "gloo") is None, ranks.logs()
 
 
 @pytest.mark.parametrize(
     ("backend", "script"),
     [
         ("mpi", "import torch, horovod.torch, torch.distributed"),
-        ("mpi", "from mpi4py import MPI; MPI.Get_library_version()"),
         ("gloo", "import torch.distributed"),
-        ("gloo", "from mpi4py import MPI; MPI.Get_library_version()"),
     ],
 )
 def test_ranks_that_never_joined_each_other(ranks, backend, script):
-    error = ranks(script, backend)
+    error = ranks(f"{script}\nfrom mpi4py import MPI; MPI.Get_library_version()", backend)
     assert type(error) is errors.NeverJoinedError
     assert "each of the 2 trained alone" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"TRAINYARD_WORLD_SIZE": "3"}, "expected 3 ranks, found 2"),
-        ({"TRAINYARD_LOCAL_SIZE": "1", "TRAINYARD_NODE_COUNT": "2"}, "expected 1 ranks on this host, found 2"),
-    ],
-)
 @pytest.mark.parametrize("backend", MULTI_RANK)
-def test_a_world_that_was_not_asked_for_is_refused(ranks, backend, asked, words):
+def test_a_world_that_was_not_asked_for_is_refused(ranks, backend):
+    asked = {"TRAINYARD_WORLD_SIZE": "3", "TRAINYARD_LOCAL_SIZE": "1", "TRAINYARD_NODE_COUNT": "2"}
     error = ranks("print('must not run')", backend, variables=asked)
     assert type(error) is errors.WorldSizeError
-    assert words in str(error)
+    assert "expected 3 ranks, found 2" in str(error)
+    assert "expected 1 ranks on this host, found 2" in str(error)
     assert not any("must not run" in log for log in ranks.logs())
 
 

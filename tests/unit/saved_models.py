@@ -4,11 +4,10 @@ Each is made by running a script, as training would: a module that the script pi
 ``__main__``.
 """
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
+from tests.unit.forked import run_script
 from tests.unit.onnx_models import make_context, put_files
 from trainyard.tasks.export.export import export_onnx
 from trainyard.tasks.specs.export import OnnxExport
@@ -60,8 +59,7 @@ class Project:
         (run / "outputs").mkdir(parents=True)
         script = (source / "train.py").read_text() + (SAMPLES if samples else "")
         (folder / "script.py").write_text(f"import sys; sys.path.insert(0, {str(source)!r})\n{script}")
-        done = subprocess.run([sys.executable, folder / "script.py"], cwd=run, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run_script(folder / "script.py", run)
         self.outputs = self.context.store.put_tree(run / "outputs")
         self.source = self.context.store.put_tree(source)
 

@@ -92,5 +92,5 @@ def test_the_runtime_depends_on_no_orchestration(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_heavy_packages_are_imported_where_they_are_used(path):
-    for package in ("torch", "onnx", "onnxruntime", "horovod", "matplotlib"):
+    for package in ("torch", "onnx", "onnxruntime", "horovod", "matplotlib", "sklearn"):
         assert not imports_package(path, package, top_level_only=True)

@@ -19,6 +19,7 @@ from trainyard.tasks.runtime.node import facts, network, processes
 from trainyard.tasks.runtime.node.job import NodeJob
 from trainyard.tasks.runtime.node.pool import Entry, Pool
 from trainyard.tasks.runtime.node.protocol import ALIVE_INTERVAL_S, HELLO, Channel, Frame
+from trainyard.tasks.runtime.ranks import ask_for_stacks
 from trainyard.tasks.runtime.supervisor import PR_SET_CHILD_SUBREAPER, prctl
 
 LOST_GRACE_S = 3.0
@@ -169,6 +170,9 @@ class Agent:
 
     def _op_daemon_ended(self, number: int, returncode: int) -> None:
         self._the_job.daemon_ended(number, returncode)
+
+    def _op_stacks(self) -> None:
+        ask_for_stacks(self._the_job.run / "ranks")
 
     def _op_end(self, grace_s: float) -> int:
         return self._the_job.end(grace_s)

@@ -17,6 +17,7 @@ from typing import Any
 from trainyard.tasks.runtime.node import processes
 from trainyard.tasks.runtime.node.follow import Follower, FollowerThread
 from trainyard.tasks.runtime.node.protocol import Channel
+from trainyard.tasks.runtime.scratch import remove_abandoned, scratch_prefix
 
 FOLLOW_INTERVAL_S = 0.5
 LOCK_WAIT_S = 30.0
@@ -45,7 +46,8 @@ class NodeJob:
         self._made = Follower("area", self._area, channel, growing=(), only=only)
         self._channel = channel
         self._lock = _lock(root / spec["lock"])
-        self._scratch = Path(tempfile.mkdtemp(prefix="trainyard-"))
+        remove_abandoned()
+        self._scratch = Path(tempfile.mkdtemp(prefix=scratch_prefix("node")))
         self._children: dict[int, processes.Process] = {}
         self._waiting: dict[int, socket.socket] = {}
         self._threads: list[FollowerThread] = []

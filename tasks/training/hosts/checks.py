@@ -1,5 +1,6 @@
 """What would keep a training from running on its hosts: asked of all of them at the same time, told by host."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +58,7 @@ def _ssh_problems(hosts: Hosts) -> list[str]:
         problems.append("compute_target needs the program ssh, which is not on the PATH (Debian: openssh-client)")
     for field in ("identity_file", "ssh_config"):
         path = getattr(hosts, field)
-        if path is not None and not Path(path).expanduser().is_file():
+        if path is not None and not Path(os.path.expanduser(path)).is_file():  # which leaves unknown users as they are
             problems.append(f"{field} {path!r} of compute_target is not a file on this machine")
     return problems
 

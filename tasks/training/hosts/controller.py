@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from trainyard.tasks.runtime.node.protocol import Frame
+from trainyard.tasks.runtime.ranks import stacks_request
 from trainyard.tasks.training.hosts.connection import Connection, HostProblem, on_all
 from trainyard.tasks.training.hosts.inbox import Inbox
 from trainyard.tasks.training.hosts.job import HostsJob
@@ -48,6 +49,8 @@ class Controller:
         self._connections: dict[int, Connection] = {}
         self._index_of: dict[str, int] = {}
         self._stop = threading.Event()
+        self._stacks_request = stacks_request(Path(self._plan.home) / self._plan.run)
+        self._stacks_asked = False
         here = Path(self._plan.home)
         folders = {
             "run": here / self._plan.run,
@@ -133,6 +136,7 @@ class Controller:
     def _wait(self) -> int:
         """Until the launcher has ended; pass on what it asks of other nodes meanwhile."""
         while not self._stop.is_set():
+            self._ask_for_stacks()
             try:
                 index, frame = self._events.get(timeout=TICK_S)
             except queue.Empty:
@@ -143,6 +147,15 @@ class Controller:
             if status is not None:
                 return status
         return STOPPED
+
+    def _ask_for_stacks(self) -> None:
+        """Where the pipeline wants to know where each rank is: the answers arrive with the ranks' logs."""
+        if self._stacks_asked or not self._stacks_request.exists():
+            return
+        self._stacks_asked = True
+        for answer in on_all(list(self._connections.values()), lambda connection: connection.ask("stacks")):
+            if isinstance(answer, HostProblem):
+                _say(str(answer))
 
     def _handle(self, index: int, frame: Frame) -> int | None:
         head = frame.head

@@ -7,6 +7,9 @@ from pathlib import Path
 _PACKAGE = "trainyard.tasks.runtime"
 MODULES = (  # in the order of their imports
     "supervisor",
+    "watchdog",
+    "scratch",
+    "ranks",
     *(f"node.{name}" for name in ("protocol", "processes", "network", "facts", "pool", "follow", "job", "agent")),
 )
 

@@ -14,8 +14,8 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from trainyard.tasks.artifacts.digests import digest_value
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.errors import InvalidInputError, PermanentError, PipelineError, TransientError
-from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.packages.installed import PROTECTED
 from trainyard.tasks.training.packages.lock import environments
@@ -228,7 +228,7 @@ def build_conda(request: CondaRequest, home: Path, python: str, timeout_s: float
         return None
     name = digest_value({"channels": request.channels, "specs": sorted(request.specs), "machine": list(os.uname()[4:])})
     prefix = environments(home) / f"conda-{name[:32]}"
-    with exclusive(prefix.with_suffix(".lock"), "the same conda environment is built") as held:
+    with exclusive(prefix.with_suffix(".lock"), "the same conda environment is built", timeout_s) as held:
         if not (prefix / STAMP).is_file():
             _build(request, prefix, held, timeout_s)
     return CondaEnvironment(prefix, _site_packages(prefix, python))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.tasks.artifacts.digests import digest_value
-from trainyard.tasks.training.exclusive import exclusive
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.training.packages.installed import installed_packages
 from trainyard.tasks.training.packages.lock import PackageLock, environments, lock_text
 from trainyard.tasks.training.packages.pip import run_pip
@@ -72,7 +72,7 @@ def build_layer(
         TransientError: The index cannot be reached, or pip was killed.
     """
     layer = Layer(environments(home) / layer_name(lock, beside))
-    with exclusive(layer.path.with_suffix(".lock"), "the same environment layer is built") as held:
+    with exclusive(layer.path.with_suffix(".lock"), "the same environment layer is built", timeout_s) as held:
         if is_whole(layer.path):
             return layer
         if layer.path.exists():

@@ -13,11 +13,11 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.records import read_product, write_record
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.spec import Spec
-from trainyard.tasks.training.exclusive import exclusive
 from trainyard.tasks.training.packages.installed import OURSELVES, PROTECTED, broken_by, held_lines, installed_packages
 from trainyard.tasks.training.packages.pip import run_pip
 from trainyard.tasks.training.packages.requirements import Requirements
@@ -66,9 +66,8 @@ def lock_packages(asked: Requirements, context: StageContext, *, anew: bool) -> 
     if not asked.wanted:
         return PackageLock()
     key = lock_key(asked, installed_packages())
-    with exclusive(
-        environments(context.home) / f"resolve-{key.sha256[:32]}.lock", "the same packages are resolved"
-    ) as lock:
+    path = environments(context.home) / f"resolve-{key.sha256[:32]}.lock"
+    with exclusive(path, "the same packages are resolved", context.timeout_s) as lock:
         known = None if anew else read_product(context.store, key, PackageLock)
         if known is not None:
             return known

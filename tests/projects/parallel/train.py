@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,10 +19,15 @@ parser.add_argument("--data-dir", type=Path, required=True)
 parser.add_argument("--epochs", type=int, default=3)
 parser.add_argument("--nap", type=float, default=0.0)  # seconds an epoch takes longer
 parser.add_argument("--raise-on-rank", type=int)
-parser.add_argument("--kill-rank", type=int)  # this rank ends itself by SIGKILL after the first epoch
+parser.add_argument("--hang-rank", type=int)  # this rank goes no further after the first epoch
 parser.add_argument("--stray", action="store_true")  # every rank starts a process in a session of its own
 parser.add_argument("--echo", default="")
 arguments = parser.parse_args()
+
+
+def go_no_further():
+    time.sleep(600)
+
 
 hvd.init()
 run = Run.get_context()
@@ -53,8 +57,8 @@ run.log("started_at_epoch", start)
 for epoch in range(start, arguments.epochs):
     if arguments.raise_on_rank == hvd.rank() and epoch == 1:
         raise RuntimeError("this rank has had enough")
-    if arguments.kill_rank == hvd.rank() and epoch == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if arguments.hang_rank == hvd.rank() and epoch == 1:
+        go_no_further()
     optimizer.zero_grad()
     loss = torch.nn.functional.cross_entropy(model(points), labels)
     loss.backward()

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from filelock import FileLock
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey, code_components, code_files
 from trainyard.tasks.caching.lease import is_leased
-from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
+from trainyard.tasks.caching.stage import Stage, StageContext, look_up, run_stage
 from trainyard.tasks.errors import (
     ArtifactDamagedError,
     StageTimeoutError,
@@ -286,3 +287,33 @@ def test_a_stage_whose_key_cannot_be_computed_runs_and_is_not_recorded(context, 
     assert seen[0] != seen[1]
     assert "cannot be computed" in caplog.text
     assert not (Path(context.store_url) / "cache").exists()
+
+
+def test_looking_up_finds_what_running_would_and_never_works(context):
+    assert look_up(STAGE, {"config:x": "1"}, context) is None
+    made = run(Work(context), context)
+    found = look_up(STAGE, {"config:x": "1"}, context)
+    assert (found.status, found.cache_key, found.product) == ("cached", made.cache_key, made.product)
+    assert look_up(STAGE, {"config:x": "2"}, context) is None
+
+
+def test_looking_up_believes_no_damaged_artifact(context):
+    made = run(Work(context), context)
+    path = object_path(context, made.product.artifact)
+    path.chmod(0o644)
+    path.write_bytes(b"other")
+    assert look_up(STAGE, {"config:x": "1"}, context) is None
+
+
+@pytest.mark.parametrize("mode", ["off", "refresh"])
+def test_looking_up_respects_the_cache_mode(context, mode):
+    run(Work(context), context)
+    assert look_up(STAGE, {"config:x": "1"}, context.model_copy(update={"cache": mode})) is None
+
+
+def test_looking_up_leaves_out_what_only_another_machine_can_prove(context):
+    def refuse(product, context):
+        raise ArtifactDamagedError("the files are not on this machine")
+
+    run(Work(context), context)
+    assert look_up(replace(STAGE, verify=refuse), {"config:x": "1"}, context) is not None

@@ -10,7 +10,7 @@ from trainyard.deployments.doctor.horovod import check_horovod, check_operations
 from trainyard.deployments.doctor.libraries import check_gpu, check_onnxruntime, check_torch
 from trainyard.deployments.doctor.mpi import check_mpi4py, check_mpirun, launch_variables
 from trainyard.deployments.doctor.probing import Answer, ask, run_probe
-from trainyard.deployments.doctor.services import check_datastore, check_prefect
+from trainyard.deployments.doctor.services import check_datastore, check_prefect, check_store
 from trainyard.tasks.errors import StorageAccessError
 
 BROKEN = Answer(failure="ImportError: libmpi.so.40: cannot open shared object file")
@@ -76,6 +76,7 @@ def built_for(monkeypatch, tmp_path):
         (package / "__init__.py").write_text("raise RuntimeError('must not be imported')")
         if note is not None:
             (package / "metadata.json").write_text(note)
+        monkeypatch.delitem(sys.modules, "horovod", raising=False)  # an earlier test may have imported the real one
         monkeypatch.syspath_prepend(tmp_path)
 
     return install
@@ -205,6 +206,17 @@ def test_onnxruntime():
 def test_prefect(url, problem, status, words):
     check = check_prefect(Answer({"version": "3.8.8", "api_url": url, "problem": problem}))
     assert (check.status, words in check.found) == (status, True)
+
+
+def test_stores_that_overwrite_are_warned_of():
+    def refuse(url):
+        raise StorageAccessError("wrong credentials")
+
+    assert check_store("s3://a", lambda url: True).status == "ok"
+    careless = check_store("s3://a", lambda url: False)
+    assert careless.status == "warn"
+    assert "one machine only" in careless.remedy
+    assert check_store("s3://a", refuse).found == "s3://a: wrong credentials"
 
 
 def test_datastores():

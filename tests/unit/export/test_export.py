@@ -7,10 +7,12 @@ import zipfile
 import onnx
 import pytest
 import torch
+from onnxscript import ir
 from torch import nn
 
 from tests.unit.onnx_models import TokensAndMask, export_program, make_context, program, put_files
 from trainyard.tasks.errors import ExportError, ModelNotFoundError
+from trainyard.tasks.export import exporter
 from trainyard.tasks.export.export import export_onnx
 from trainyard.tasks.export.task import EXPORT, export_components
 from trainyard.tasks.specs.export import OnnxExport
@@ -47,10 +49,12 @@ def test_a_program_becomes_a_bundle_with_names_and_a_dynamic_batch(context, tmp_
 
 def test_the_model_says_what_it_was_made_of_and_names_no_file_of_the_training_machine(context, tmp_path):
     outputs = put_files(context, tmp_path / "outputs", {"model.pt2": program()})
-    bundle = export_onnx(OnnxExport(), outputs, context)
+    bundle = export_onnx(OnnxExport(), outputs, context, origin={"trainyard.dataset.0": "c" * 64})
     properties = {prop.key: prop.value for prop in model_of(context, bundle).metadata_props}
     assert properties["trainyard.outputs_sha256"] == outputs.sha256
     assert properties["trainyard.torch"] == torch.__version__
+    assert properties["trainyard.dataset.0"] == "c" * 64
+    assert properties["trainyard.exporter"] == "dynamo exporter, default opset"
     assert b"onnx_models.py" not in context.store.read_entry(bundle.bundle, "model.onnx")
 
 
@@ -65,6 +69,31 @@ def test_the_opset_asked_for_is_the_opset_of_the_model(context, tmp_path, opset)
     bundle = export_program(context, tmp_path, program(), opset=opset)
     assert bundle.opset == opset
     assert {o.domain: o.version for o in model_of(context, bundle).opset_import}[""] == opset
+
+
+@pytest.mark.parametrize("most_inline", [0, exporter.MAX_INLINE_BYTES])
+def test_what_is_no_valid_onnx_is_no_bundle(context, tmp_path, monkeypatch, most_inline):
+    """The checker and shape inference read the file, with its weights inside or beside it."""
+    monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", most_inline)
+
+    def convert(*arguments):
+        model = exporter_convert(*arguments)
+        spoil(model)
+        return model
+
+    exporter_convert = exporter.convert
+    monkeypatch.setattr(exporter, "convert", convert)
+
+    def unknown_operator(model):
+        next(iter(model.graph)).op_type = "NoSuchOperator"
+
+    def wrong_type(model):
+        model.graph.outputs[0].dtype = ir.DataType.INT64
+
+    for spoil in (unknown_operator, wrong_type):
+        folder = tmp_path / spoil.__name__
+        with pytest.raises(ExportError, match="The exported model is not valid ONNX"):
+            export_program(context, folder, program())
 
 
 def test_several_inputs_and_outputs_keep_their_names(context, tmp_path):

@@ -9,6 +9,8 @@ from tests.unit.saved_models import NETWORK, project
 from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.bundle import verify_bundle
 
+pytestmark = pytest.mark.usefixtures("forked_models")
+
 
 def names(project, bundle):
     signature = json.loads(project.context.store.read_entry(bundle.bundle, "signature.json"))
@@ -48,7 +50,8 @@ def test_weights_and_a_factory(tmp_path, script):
 def test_a_factory_in_a_package_with_parameters(tmp_path):
     script = "import torch, nets.small; torch.save(nets.small.trained(hidden=8).state_dict(), 'outputs/model.pt')"
     saved = project(tmp_path, script, nets____init__="", nets__small=NETWORK)
-    assert names(saved, saved.export(module="nets.small:Net", module_params={"hidden": 8})) == EXPECTED
+    bundle = saved.export(module="nets.small:Net", module_params={"hidden": 8})
+    assert names(saved, bundle) == EXPECTED
     with pytest.raises(ExportError, match=r"does not fit nets.small:Net: .*size mismatch"):
         saved.export(module="nets.small:Net")
     with pytest.raises(ExportError, match=r"'nets.small:Nothing' cannot be imported from the source directory"):
@@ -129,7 +132,7 @@ pickle.dump(Evil(), open("outputs/model.pkl", "wb"))
 """
 
 
-def test_a_pickle_is_not_loaded_without_permission_nor_in_this_process(tmp_path, monkeypatch):
+def test_a_pickle_is_not_loaded_without_permission_nor_in_this_process(tmp_path, monkeypatch, own_interpreter):
     saved = project(tmp_path, EVIL.format(mark=tmp_path / "mark"))
     with pytest.raises(ExportError, match="is a pickle"):
         saved.export()
@@ -153,7 +156,7 @@ pickle.dump(Asks(), open("outputs/model.pkl", "wb"))
     assert environment["HARMLESS"] == "1" and "hush" not in environment.values()
 
 
-def test_a_pickle_whose_process_dies_is_an_error_with_its_last_words(tmp_path):
+def test_a_pickle_whose_process_dies_is_an_error_with_its_last_words(tmp_path, own_interpreter):
     dies = """
 import pickle, os
 class Dies:

@@ -17,12 +17,13 @@ from trainyard.tasks.errors import InvalidInputError
 @pytest.fixture
 def pipeline(tmp_path):
     path = tmp_path / "pipeline.yaml"
+    (tmp_path / "train.py").touch()
     path.write_text("estimator: {source_directory: ., entry_script: train.py}\npolicies: {train: {retries: 2}}\n")
     return path
 
 
 def modes(pipeline, refresh=(), from_stage=None):
-    loaded = cli._load(pipeline, [], list(refresh), from_stage)
+    loaded = cli._load(pipeline, [], list(refresh), from_stage, server=False)
     return {name: policy.cache for name, policy in loaded.policies.items() if policy.cache != "on"}
 
 
@@ -33,7 +34,7 @@ def test_from_a_stage_on_everything_is_made_again(pipeline):
 
 def test_one_stage_is_refreshed_alone_and_keeps_its_policy(pipeline):
     assert modes(pipeline, refresh=["train"]) == {"train": "refresh"}
-    assert cli._load(pipeline, [], ["train"], None).policies["train"].retries == 2
+    assert cli._load(pipeline, [], ["train"], None, server=False).policies["train"].retries == 2
     assert modes(pipeline, ["stage"], "validate") == dict.fromkeys(("stage", "validate", "register"), "refresh")
 
 

@@ -89,6 +89,32 @@ def test_every_problem_is_named_with_its_place_and_a_suggestion(file):
     assert "validation.atol: Input should be greater than or equal to 0" in message
 
 
+def test_paths_of_users_that_there_are_not_are_named_all_at_once(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "estimator:\n  source_directory: ~nosuchuser/x\n  entry_script: train.py\n"
+        "  script_params: {--a: {url: ~nosuchuser/a}, --b: {datastore: ~nosuchuser/b}, --c: ~nosuchuser/c}\n"
+        "  inputs: {D: ~nosuchuser/d}\nstore: ~nosuchuser/store\n"
+    )
+    with pytest.raises(InvalidInputError) as raised:
+        load_pipeline_file(tmp_path / "p.yaml")
+    message = str(raised.value)
+    for place, path in [("store", "store"), ("--a", "a"), ("--b", "b"), ("D", "d")]:
+        assert f"{place}: '~nosuchuser/{path}': this machine knows no such user" in message
+    assert "source_directory: Value error, '~nosuchuser/x': this machine knows no such user" in message
+
+
+def test_a_store_of_a_user_that_there_is_not_is_refused(file):
+    with pytest.raises(InvalidInputError, match="store: '~nosuchuser/store': this machine knows no such user"):
+        load_pipeline_file(file, ["store=~nosuchuser/store"])
+
+
+def test_a_home_directory_is_found(file, monkeypatch):
+    monkeypatch.setenv("HOME", str(file.parent))
+    pipeline = load_pipeline_file(file, ["estimator.source_directory=~/project", "store=~/store"])
+    assert pipeline.estimator.source_directory == str(file.parent / "project")
+    assert pipeline.store == f"file://{file.parent}/store"
+
+
 @pytest.mark.parametrize("content", ["", "- a\n- b\n", "just text"])
 def test_a_file_without_keys_is_refused(tmp_path, content):
     (tmp_path / "p.yaml").write_text(content)

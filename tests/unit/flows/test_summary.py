@@ -22,7 +22,8 @@ def test_the_summary_says_what_a_reader_wants_to_know():
             agreement=1.0,
             num_samples=359,
             latency_ms=0.013,
-            metrics={"accuracy": 0.9875},
+            metrics={"accuracy": 0.9875, "log_loss": 0.25},
+            compared_by=("accuracy",),
         ),
     )
     console = Console(width=60, record=True)
@@ -41,6 +42,7 @@ def test_the_summary_says_what_a_reader_wants_to_know():
         "http://127.0.0.1:4200/runs/flow-run/9f2c",
     ):
         assert part in text
+    assert "log_loss" not in text  # the report has them all
 
 
 def test_sizes_for_people():

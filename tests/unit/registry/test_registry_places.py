@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.registry.test_registry import LINEAGE, proven, registered, version_folder
+from tests.unit.registry.proofs import LINEAGE, proven, registered, version_folder
 from trainyard.cli import app
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError

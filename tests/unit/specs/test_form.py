@@ -1,9 +1,15 @@
 """What Prefect's form sends is the same job as what a person writes in Python."""
 
 import pytest
-from pydantic import ValidationError
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import validate
+from prefect.utilities.schema_tools.validation import ValidationError as PrefectValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from trainyard import Datastore, PyTorch
+from trainyard import Datastore, OrtValidation, PyTorch, StagePolicy
+from trainyard.flows.pipeline_run import policies_in_force
+from trainyard.flows.training_pipeline import training_pipeline
+from trainyard.tasks.specs.policy import DEFAULT_POLICIES, Policies
 
 PROJECT = {"source_directory": "x", "entry_script": "train.py"}
 
@@ -48,3 +54,63 @@ def test_the_forms_schema_offers_a_form_before_json():
     assert [choice["type"] for choice in field["anyOf"]] == ["array", "object"]
     assert list(field["anyOf"][0]["items"]["properties"]) == ["name", "value", "data"]
     assert field["title"] == "Script parameters"
+
+
+def test_policies_from_a_form_leave_what_they_do_not_set_to_the_stages_default():
+    entries = [{"name": "train", "retries": 2, "timeout_s": None}, {"name": "export", "cache": "off"}]
+    filled = TypeAdapter(Policies).validate_python(entries)
+    assert filled == {"train": StagePolicy(retries=2), "export": StagePolicy(cache="off")}
+    assert policies_in_force(filled)["export"].timeout_s == DEFAULT_POLICIES["export"].timeout_s
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{"name": "train"}, {"name": "train"}], "'train': named twice"),
+        ([{"name": "trian"}], "'stage', 'train'"),
+        ([{"name": "train", "retries": 51}], "less than or equal to 50"),
+        ([{"name": "train", "retry": 1}], "not permitted"),
+    ],
+)
+def test_wrong_policies_from_a_form_are_refused(entries, words):
+    with pytest.raises(ValidationError, match=words):
+        TypeAdapter(Policies).validate_python(entries)
+
+
+def test_least_metrics_from_a_form():
+    filled = OrtValidation.model_validate({"min_metrics": [{"name": "accuracy", "minimum": 0.95}]})
+    assert filled == OrtValidation(min_metrics={"accuracy": 0.95})
+    with pytest.raises(ValidationError, match="valid number"):
+        OrtValidation.model_validate({"min_metrics": [{"name": "accuracy"}]})
+
+
+def choices_of(schema):
+    return [choice["type"] for choice in schema["anyOf"]]
+
+
+def test_the_pipelines_form_has_entries_for_policies_and_least_metrics():
+    schema = parameter_schema(training_pipeline).model_dump_for_openapi()
+    policies = schema["properties"]["policies"]
+    assert choices_of(policies) == ["array", "object", "null"]
+    fields = policies["anyOf"][0]["items"]["properties"]
+    assert list(fields) == ["name", *StagePolicy.model_fields]
+    assert fields["retries"]["maximum"] == 50
+    assert not [name for name, field in fields.items() if "default" in field], "a default would be set, unasked"
+    least = schema["definitions"]["OrtValidation"]["properties"]["min_metrics"]
+    assert choices_of(least) == ["array", "object"]
+    assert least["anyOf"][0]["items"]["properties"]["name"]["enum"][0] == "accuracy"
+    greatest = schema["definitions"]["OrtValidation"]["properties"]["max_metrics"]
+    assert greatest["anyOf"][0]["items"]["properties"]["name"]["enum"] == ["log_loss", "mae", "mse", "rmse"]
+
+
+@pytest.mark.parametrize("policies", [[{"name": "train", "retries": 2}], {"train": {"retries": 2}}, None])
+def test_the_server_takes_a_form_as_well_as_what_python_sends(policies):
+    schema = parameter_schema(training_pipeline).model_dump_for_openapi()
+    validate({"estimator": PROJECT, "policies": policies}, schema, raise_on_error=True)
+
+
+def test_the_server_refuses_a_form_that_is_wrong():
+    schema = parameter_schema(training_pipeline).model_dump_for_openapi()
+    wrong = {"estimator": PROJECT, "policies": [{"name": "trian"}]}
+    with pytest.raises(PrefectValidationError):
+        validate(wrong, schema, raise_on_error=True)

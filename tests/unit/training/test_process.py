@@ -123,7 +123,7 @@ def test_kill_9_leaves_nothing(tmp_path, victim):
 HOLDER = """
 import sys
 from pathlib import Path
-from trainyard.tasks.training.exclusive import exclusive
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.process import run_command
 folder = Path(sys.argv[1])
@@ -145,7 +145,7 @@ def test_what_is_held_is_free_only_when_the_command_of_a_killed_caller_has_ended
         holder.kill()
         holder.wait()
     assert marked(mark) != []
-    from trainyard.tasks.training.exclusive import exclusive
+    from trainyard.tasks.caching.exclusive import exclusive
 
     with exclusive(tmp_path / "lock"):
         assert marked(mark) == []

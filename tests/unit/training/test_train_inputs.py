@@ -45,7 +45,7 @@ def test_one_address_on_two_servers_is_two_datasets(tmp_path):
     job = estimator(script_params={"--a": servers[0], "--b": servers[1]}, inputs={"A": servers[0]})
     data = StagedData(datasets=(staged("s3://bucket/x", "c"), staged("s3://bucket/x", "d")))
     components = train_components(job, reference("a"), data)
-    assert [components[f"config:argument[{n}]"] for n in (1, 3)] == ["c" * 64, "d" * 64]
+    assert [components[f"input:argument[--{name}]"] for name in "ab"] == ["c" * 64, "d" * 64]
 
     folders = [dataset_directory(tmp_path, digit * 64) for digit in "cd"]
     for folder in folders:

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from tests.unit.onnx_models import Cnn, exported, images, logits, make_context, npz, program, put_files
-from tests.unit.validation.test_models_that_work import TABLE, saved
+from tests.unit.validation.test_models_that_work import TABLE, saved, trained
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.export import exporter
@@ -17,6 +17,8 @@ from trainyard.tasks.models.bundle import BundleDescription, describe_files, ver
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.validate import validate_model
+
+pytestmark = pytest.mark.usefixtures("forked_models")
 
 
 @pytest.fixture
@@ -104,13 +106,13 @@ def test_a_frozen_batch_size_behind_a_signature_that_says_otherwise(failures):
 
 def test_a_frozen_sequence_length(failures):
     """An export of the example's length, under a signature with any length."""
-    kind, inputs, axes = TABLE["transformer"]
-    fixed = exported(saved(kind, inputs, {}), True)[1]["model.onnx"]
+    inputs = TABLE["transformer"][1]
+    fixed = exported(trained("transformer", any_length=False), True)[1]["model.onnx"]
 
     def freeze(folder):
         (folder / "model.onnx").write_bytes(fixed)
 
-    found = failures(saved(kind, inputs, axes), change=freeze, samples=npz(**inputs))
+    found = failures(trained("transformer"), change=freeze, samples=npz(**inputs))
     (name,) = found
     assert re.fullmatch(r"CPUExecutionProvider, batch 7, \w+ 5: runs", name)
 
@@ -173,10 +175,17 @@ def test_a_worse_model_than_the_champion(tmp_path):
     bundle = bundle.model_copy(update={"bundle": put_files(context, tmp_path / "bundle", files)})
     outputs = put_files(context, tmp_path / "outputs", {"model.pt2": challenger, "validation_samples.npz": samples})
 
-    def run(margin):
-        settings = OrtValidation(champion_margin=margin)
+    def run(margin, *metrics):
+        settings = OrtValidation(champion_margin=margin, champion_metrics=metrics or None)
         return validate_model(settings, bundle, outputs, context, champion=champion)
 
     with pytest.raises(ValidationFailedError, match=r"champion version 3: accuracy: expected at most 0.1 below"):
         run(0.1)
     assert run(1.0).champion_version == 3
+    # the one that is better the lower it is: worse is above, not below
+    with pytest.raises(ValidationFailedError, match=r"version 3: log_loss: expected at most 0.001 above") as caught:
+        run(0.001, "log_loss", "accuracy")
+    report = ValidationReport.model_validate_json(Location(caught.value.report_uri).read_bytes())
+    assert len(report.failures) == 2
+    assert {f.metric for f in report.champion if f.decides} == {"log_loss", "accuracy"}
+    assert len(report.champion) == len(report.quality)

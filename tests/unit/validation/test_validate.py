@@ -3,7 +3,6 @@ import pickle
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from tests.unit.onnx_models import (
     NUM_SAMPLES,
@@ -13,6 +12,7 @@ from tests.unit.onnx_models import (
     TokensAndMask,
     images,
     labelled_samples,
+    logits,
     make_context,
     npz,
     program,
@@ -21,13 +21,32 @@ from tests.unit.onnx_models import (
 )
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import InvalidInputError, ValidationFailedError
+from trainyard.tasks.specs.export import OnnxExport
+from trainyard.tasks.specs.quality import METRICS
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.curves import digest_curves, read_curves
+from trainyard.tasks.validation.page import render_page
 from trainyard.tasks.validation.rendering import render_markdown
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.samples import spread
 from trainyard.tasks.validation.task import VALIDATE, validation_components
 from trainyard.tasks.validation.validate import validate_model
+
+pytestmark = pytest.mark.usefixtures("forked_models")
+
+
+class Binary(Cnn):
+    """One score a sample."""
+
+    def forward(self, images):
+        return super().forward(images)[:, :1]
+
+
+class Numbers(Cnn):
+    """Three numbers a sample, of which the largest is not a class."""
+
+    def forward(self, images):
+        return super().forward(images)[:, :3]
 
 
 @pytest.fixture
@@ -55,14 +74,18 @@ def failed(caught):
     return [check.name for check in report_of(caught).failures]
 
 
-def test_an_honest_export_passes_on_all_held_out_samples(validate):
+def test_an_honest_export_passes_on_all_held_out_samples(validate, own_interpreter):
     product, report = validate(samples=labelled_samples(program()), min_metrics={"accuracy": 0.85})
     assert product.summary.passed
     assert product.summary.max_abs_error < 1e-5
     assert product.summary.agreement == 1.0
     assert product.summary.num_samples == NUM_SAMPLES
-    assert product.summary.metrics == {"accuracy": pytest.approx(40 / 45)}
+    assert product.summary.metrics["accuracy"] == pytest.approx(40 / 45)
+    assert product.summary.metrics.keys() == set(METRICS["classification"])
+    assert product.summary.compared_by == ("accuracy",)
     assert 0 < product.summary.latency_ms < 1000
+    (cost,) = report.footprint
+    assert cost.load_ms > 0 and cost.peak_num_bytes > 0
     assert report.batch_sizes == (1, 8, 7)
     assert (report.samples.source, report.samples.labelled) == ("run", True)
     assert [entry.num_samples for entry in report.parity] == [45, 45, 45]
@@ -130,8 +153,53 @@ def test_quality_below_the_bound_fails(validate):
 def test_a_bound_that_nothing_can_be_measured_for_fails(validate):
     with pytest.raises(ValidationFailedError, match=r"accuracy: .*not measured"):
         validate(samples=npz(images=images()), min_metrics={"accuracy": 0.95})
-    with pytest.raises(ValidationError, match="cannot be measured: f1; known: accuracy"):
-        OrtValidation(min_metrics={"f1": 0.9})
+    with pytest.raises(ValidationFailedError, match=r"mae: .*it is for regression; .* measured by accuracy, "):
+        validate(samples=labelled_samples(program()), max_metrics={"mae": 0.1})
+    with pytest.raises(ValidationFailedError, match=r"top_5_accuracy: .*too few classes .*log_loss"):
+        validate(
+            program(Binary),
+            samples=npz(images=images(), labels=np.zeros(NUM_SAMPLES, dtype=int)),
+            min_metrics={"top_5_accuracy": 0.5},
+        )
+
+
+def test_a_regression_is_measured_by_its_numbers_and_shown(validate, tmp_path):
+    trained = program(Numbers)
+    x = images()
+    labels = logits(trained, x) + np.array([0.5, 0, -0.25])
+    samples = npz(images=x, labels=labels)
+    product, report = validate(trained, samples=samples, max_metrics={"mae": 0.2501}, min_metrics={"r2": -100})
+    assert product.summary.metrics["mae"] == pytest.approx(0.25, abs=1e-5)
+    assert product.summary.compared_by == ("rmse",)
+    assert product.summary.agreement is None  # the largest of three numbers is no class
+    assert report.problem == "regression" and report.classification is None
+    assert report.regression.bias == pytest.approx(-0.25 / 3, abs=1e-5)
+    markdown, page = render_markdown(report), render_page(report)
+    for metric in METRICS["regression"]:
+        assert f"| {metric} |" in markdown and f"<td>{metric}</td>" in page
+    assert "135 values" in markdown and "answer (ONNX Runtime)" in page
+    with pytest.raises(ValidationFailedError, match=r"mae: expected at most 0.2; found 0.2500") as caught:
+        validate(trained, samples=samples, max_metrics={"mae": 0.2})
+    assert failed(caught) == ["CPUExecutionProvider: mae"]
+
+
+def test_one_score_a_sample_is_measured_as_two_classes(validate):
+    trained = program(Binary)
+    x = images()
+    product, report = validate(
+        trained,
+        samples=npz(images=x, labels=(logits(trained, x)[:, 0] > 0).astype(int)),
+        min_metrics={"f1_macro": 1, "accuracy": 1},
+    )
+    assert product.summary.metrics["accuracy"] == 1
+    assert sum(map(sum, report.classification.matrix)) == NUM_SAMPLES and len(report.classification.matrix) == 2
+    assert "Confusion matrix" in render_page(report)
+
+
+def test_labels_that_nothing_answers_are_said_in_the_report(validate):
+    _, report = validate(samples=npz(images=images(), labels=np.full(NUM_SAMPLES, 10)))
+    for shown in (render_markdown(report), render_page(report)):
+        assert "Not measured: the labels lie in 10..10; expected classes 0..9" in shown
 
 
 def test_a_provider_that_is_not_there_is_named_with_those_that_are(validate):
@@ -151,13 +219,19 @@ def test_a_fixed_batch_is_compared_at_that_batch_only(validate):
 
 
 def test_samples_that_do_not_fit_are_told_all_their_problems(validate):
-    wrong = npz(images=images().astype(np.float64), labels=np.zeros(3))
+    wrong = npz(images=images().astype(np.float64), labels=np.array(["a", "b", "c"]))
     with pytest.raises(ValidationFailedError) as caught:
         validate(samples=wrong)
     message = str(caught.value)
     assert "'images': expected float32 ['num_samples', 1, 8, 8]; found float64 [45, 1, 8, 8]" in message
-    assert "labels: expected integers [num_samples]; found float64 [3]" in message
+    assert (
+        "labels: expected classes, integers [num_samples], or numbers, floats shaped like an output; found str"
+        in message
+    )
     assert "{'images': 45, 'labels': 3}" in message
+    nan = np.full(NUM_SAMPLES, np.nan)
+    with pytest.raises(ValidationFailedError, match=r"labels: expected finite numbers; found 45 that are NaN"):
+        validate(samples=npz(images=images(), labels=nan))
     with pytest.raises(ValidationFailedError, match=r"'images' is missing: .*found pixels"):
         validate(samples=npz(pixels=images()))
     with pytest.raises(ValidationFailedError, match=r"not an \.npz file"):
@@ -186,6 +260,14 @@ def test_the_key_follows_settings_bundle_and_outputs(tmp_path):
     variants = [(OrtValidation(), outputs), (OrtValidation(rtol=0.1), outputs), (OrtValidation(), other)]
     keys = {VALIDATE.key(validation_components(s, bundle, o)).sha256 for s, o in variants}
     assert len(keys) == 3
+    asked = [{}, {"max_metrics": {"mae": 1}}, {"problem_type": "regression"}, {"champion_metrics": ["rmse"]}]
+    keys = {VALIDATE.key(validation_components(OrtValidation(**s), bundle, outputs)).sha256 for s in asked}
+    assert len(keys) == 4
+    described = [OnnxExport(inputs=[{"name": "images", "shape": ["batch"], "maximum": most}]) for most in (1, 2)]
+    bundles = [bundle.model_copy(update={"settings": settings}) for settings in described]
+    keys = {VALIDATE.key(validation_components(OrtValidation(), b, outputs)).sha256 for b in [bundle, *bundles]}
+    assert len(keys) == 3  # the same bundle, but random samples are drawn within another range
+    assert {"library:scikit-learn", "code:specs/quality.py"} <= set(VALIDATE.key({}).components)
 
 
 def test_the_key_follows_the_curves_of_the_page_and_not_the_times_of_the_records(tmp_path):

@@ -1,0 +1,57 @@
+"""Local data on a filesystem that shares extents: staging takes no room, and the staged bytes are their own."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from trainyard.tasks.artifacts.datasets import dataset_path
+from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.staging.dataset import stage_references
+
+MEBIBYTE = 1 << 20
+NUM_FILES, FILE_MIB = 4, 16
+
+
+@pytest.fixture
+def xfs(tmp_path):
+    """A disk of its own, with XFS on it."""
+    if os.geteuid():
+        pytest.skip("only root may mount a disk")
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("no mkfs.xfs here (Debian: xfsprogs)")
+    image, mount = tmp_path / "image", tmp_path / "disk"
+    mount.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(400 * MEBIBYTE)
+    subprocess.run(["mkfs.xfs", "-q", str(image)], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no XFS can be mounted here: {mounted.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def used_bytes(mount):
+    os.sync()
+    found = os.statvfs(mount)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def test_staging_shares_the_extents_of_local_data(xfs, tmp_path):
+    source = xfs / "data"
+    source.mkdir()
+    contents = {f"{n}.bin": os.urandom(FILE_MIB * MEBIBYTE) for n in range(NUM_FILES)}
+    for name, content in contents.items():
+        (source / name).write_bytes(content)
+    context = StageContext(store_url=str(tmp_path / "store"), home=xfs / "home")
+    before = used_bytes(xfs)
+    [dataset] = stage_references([Datastore(url=str(source)).as_mount()], context).datasets
+    assert used_bytes(xfs) - before < FILE_MIB * MEBIBYTE, "a copy would take four times as much"
+
+    with (source / "0.bin").open("r+b") as stream:
+        stream.write(b"overwritten")
+    staged = dataset_path(context.home, dataset)
+    assert {path.name: path.read_bytes() for path in staged.iterdir()} == contents

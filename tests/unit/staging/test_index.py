@@ -1,0 +1,61 @@
+"""The index in bulk: what it says of many objects and files at once is what it would say of each."""
+
+import os
+import time
+import uuid
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainyard.tasks.artifacts.digests import digest_bytes
+from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.staging import index as index_module
+from trainyard.tasks.staging.index import StagingIndex
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=4)
+VERSIONS = st.dictionaries(KEYS, st.sampled_from(["", "1", "2"]), max_size=12)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    index = StagingIndex(tmp_path_factory.mktemp("index") / "index.sqlite")
+    yield index
+    index.close()
+
+
+@given(before=VERSIONS, now=VERSIONS)
+@settings(deadline=None, max_examples=25)
+def test_known_is_what_was_remembered_in_the_listed_version(index, before, now):
+    example = uuid.uuid4().hex
+    with index.batch():
+        for source in ("a", "b", "c"):
+            for key, version in before.items():
+                info = ObjectInfo(key, 1, version)
+                index.remember_object(f"{example} {source}", info, f"{source} {key} {version}")
+    listed = [ObjectInfo(key, 1, version) for key, version in sorted(now.items())]
+    expected = {key: f"b {key} {version}" for key, version in now.items() if version and before.get(key) == version}
+    assert index.known_digests(f"{example} b", listed) == expected
+    assert index.known_digests(f"{example} b", [ObjectInfo(info.key, 2, info.version) for info in listed]) == {}
+
+
+def test_many_files_are_told_apart_and_only_changed_ones_are_read(index, tmp_path, monkeypatch):
+    claims = []
+    for n in range(1203):
+        path, data = tmp_path / str(n), b"%d" % n
+        path.write_bytes(data)
+        claims.append((str(path), len(data), digest_bytes(data)))
+    assert [intact for _, intact in index.check_files(claims)] == [True] * 1203
+    time.sleep(0.02)
+    (tmp_path / "7").write_bytes(b"8")
+    (tmp_path / "700").unlink()
+    (tmp_path / "1200").unlink()
+    (tmp_path / "1200").symlink_to("1100")
+    os.utime(tmp_path / "1001")  # touched, and the same
+    read = []
+    digest_file = index_module.digest_file
+    monkeypatch.setattr(index_module, "digest_file", lambda path: read.append(path.name) or digest_file(path))
+    checked = list(index.check_files(iter(claims)))
+    assert [claim for claim, _ in checked] == claims
+    assert [n for n, (_, intact) in enumerate(checked) if not intact] == [7, 700, 1200]
+    assert read == ["7", "1001"]

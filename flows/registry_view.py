@@ -6,8 +6,10 @@ from rich.text import Text
 
 from trainyard.flows.summary import format_bytes
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
 from trainyard.tasks.registry.aliases import Move, champion_of, list_moves, resolve
 from trainyard.tasks.registry.compare import compare_versions
+from trainyard.tasks.registry.damage import find_damage
 from trainyard.tasks.registry.manifest import ModelManifest
 from trainyard.tasks.registry.versions import list_models, list_versions, read_manifest, version_location
 
@@ -24,26 +26,44 @@ def _models(store: ArtifactStore) -> RenderableType:
     table = Table("model", "champion", "latest", "versions")
     for name in names:
         versions, champion = list_versions(store, name), champion_of(store, name)
-        table.add_row(name, "-" if champion is None else str(champion), str(versions[-1]), str(len(versions)))
+        table.add_row(name, _marked(store, name, champion), _marked(store, name, versions[-1]), str(len(versions)))
     return table
 
 
 def _versions(store: ArtifactStore, name: str) -> RenderableType:
     resolve(store, name, "latest")  # says so where there is no such model
     champion, versions = champion_of(store, name), list_versions(store, name)
+    damages = {version: find_damage(store, name, version) for version in versions}
     table = Table("version", "alias", "registered", "quality", "largest error", "size")
-    for version in versions:
-        manifest = read_manifest(store, name, version)
+    if any(damages.values()):
+        table.add_column("damage", style="red", overflow="fold")
+    for version, damage in damages.items():
         aliases = [*(["champion"] if version == champion else []), *(["latest"] if version == versions[-1] else [])]
-        table.add_row(
-            str(version),
-            ", ".join(aliases),
-            f"{manifest.registered:%Y-%m-%d %H:%M}",
-            _quality(manifest.validation.deciding_metrics),
-            f"{manifest.validation.max_abs_error:.3g}",
-            format_bytes(manifest.bundle.num_bytes),
-        )
+        table.add_row(str(version), ", ".join(aliases), *_facts(store, name, version), *([damage] if damage else []))
     return table
+
+
+def _facts(store: ArtifactStore, name: str, version: int) -> tuple[str, str, str, str]:
+    """When it was registered, its quality, largest error and size; unknown where its manifest is damaged."""
+    try:
+        manifest = read_manifest(store, name, version)
+    except ArtifactDamagedError:
+        return "-", "-", "-", "-"
+    return (
+        f"{manifest.registered:%Y-%m-%d %H:%M}",
+        _quality(manifest.validation.deciding_metrics),
+        f"{manifest.validation.max_abs_error:.3g}",
+        format_bytes(manifest.bundle.num_bytes),
+    )
+
+
+def _marked(store: ArtifactStore, name: str, version: int | None) -> str:
+    if version is None:
+        return "-"
+    try:
+        return f"{version} (damaged)" if find_damage(store, name, version) else str(version)
+    except StorageNotFoundError:  # the champion's manifest is gone, and with it the version
+        return f"{version} (missing)"
 
 
 def render_version(store: ArtifactStore, name: str, wanted: str) -> RenderableType:
@@ -51,8 +71,10 @@ def render_version(store: ArtifactStore, name: str, wanted: str) -> RenderableTy
     version = resolve(store, name, wanted)
     manifest = read_manifest(store, name, version)
     lineage = manifest.lineage
+    damage = find_damage(store, name, version)
     facts = {
         "model": f"{name} version {version}",
+        **({"damage": f"{damage}: it cannot be loaded; register the model again"} if damage else {}),
         "at": version_location(store, name, version).url,
         "registered": f"{manifest.registered:%Y-%m-%d %H:%M:%S} UTC",
         "validation": _verdict(manifest),

@@ -49,7 +49,7 @@ def exclusive(
 
 def _lock(path: Path, wait: Wait) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if _try(descriptor) and _is_at(descriptor, path):
                 return descriptor

@@ -1,5 +1,7 @@
-"""Single flight across machines that share a store: a lease in the store, renewed while its holder lives.
+"""Single flight of everybody who shares a store, on other machines too.
 
+A store on a disk holds a lock file, ``leases/<stage>-<key>.lock``: two homes (of two users, or of two machines that
+mount the disk) share it, and the kernel frees it. Elsewhere it holds a lease, renewed while its holder lives:
 ``leases/<stage>-<key>.json`` says who works at a key. Nobody's clock is compared with another's: a lease is dead when
 it has not changed for its time-to-live, as the one who waits has watched it. Taking one, renewing it and taking over
 a dead one are conditional writes (``If-None-Match``, ``If-Match``), so that of several exactly one succeeds. On a
@@ -13,13 +15,16 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.exclusive import exclusive
+from trainyard.tasks.caching.locks import is_locked
 from trainyard.tasks.caching.waiting import Wait
 from trainyard.tasks.errors import ObjectChangedError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
@@ -54,8 +59,6 @@ class Lease(Spec):
 def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | None = None) -> Iterator[None]:
     """Hold the lease of a key while the block runs; waits while somebody else does.
 
-    For a store on this machine there is nothing to do: ``flock`` does it, and is freed by the kernel.
-
     Args:
         store: The store.
         stage: Name of a stage.
@@ -67,7 +70,8 @@ def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | No
         PipelineError: The store does not answer, or refuses.
     """
     if store.root.is_local:
-        yield
+        with _held_on_disk(_lock_path(store, stage, key), timeout_s):
+            yield
         return
     lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
     location = _location(store, stage, key)
@@ -88,7 +92,24 @@ def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | No
 
 def is_leased(store: ArtifactStore, stage: str, key: str) -> bool:
     """Whether there is a lease of a key. A dead one counts: asking once cannot tell, and does not wait."""
-    return not store.root.is_local and _location(store, stage, key).exists()
+    if store.root.is_local:
+        return is_locked(_lock_path(store, stage, key))
+    return _location(store, stage, key).exists()
+
+
+@contextmanager
+def _held_on_disk(path: Path, timeout_s: float | None) -> Iterator[None]:
+    """The lock, where this store takes one: results may be read from one that may not be written to."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(path, "another run is making the same result", timeout_s))
+        except OSError as error:
+            log.info("%s cannot be locked (%s): only runs of this home wait for each other.", path, error)
+        yield
+
+
+def _lock_path(store: ArtifactStore, stage: str, key: str) -> Path:
+    return store.root.local_path / f"leases/{stage}-{key}.lock"
 
 
 def _location(store: ArtifactStore, stage: str, key: str) -> Location:

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Literal
@@ -17,7 +17,7 @@ from trainyard.tasks.caching.keys import StageKey, code_components, library_comp
 from trainyard.tasks.caching.lease import held_lease
 from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
-from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
+from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import CacheMode, StageName
 from trainyard.tasks.specs.spec import Spec
@@ -25,6 +25,10 @@ from trainyard.tasks.specs.spec import Spec
 log = logging.getLogger(__name__)
 
 _ELSEWHERE = "another run is making the same result"
+
+
+Components = Mapping[str, str]
+"""Configuration and inputs that decide a result, by name."""
 
 
 class StageContext(Spec):
@@ -93,7 +97,7 @@ class Stage(Generic[Product]):
 
     size: Callable[[Product], int] = field(default=lambda product: sum(r.num_bytes for r in iter_references(product)))
 
-    def key(self, components: dict[str, str]) -> StageKey:
+    def key(self, components: Components) -> StageKey:
         """The key for some configuration and inputs."""
         return StageKey(
             stage=self.name,
@@ -113,7 +117,7 @@ class StageResult(BaseModel, Generic[Product]):
 
 def run_stage(
     stage: Stage[Product],
-    components: dict[str, str],
+    components: Components | Callable[[], Components],
     work: Callable[[StageKey], Product],
     context: StageContext,
     on_recorded: Callable[[StageKey], None] = lambda key: None,
@@ -121,12 +125,12 @@ def run_stage(
     """Give the verified result of before, or work and record the result.
 
     Of several runs that need the same key at once, one works; the others wait and reuse its result. The lock is
-    the kernel's (``flock``), so a holder that dies frees it; machines that share a store hold a lease in it, which
-    expires when its holder dies.
+    the kernel's (``flock``), in this home and in a store on a disk, so a holder that dies frees it; for another store
+    it is a lease in it, which expires when its holder dies.
 
     Args:
         stage: The stage.
-        components: The configuration and inputs that decide the result, by name.
+        components: The configuration and inputs that decide the result, by name; or what computes them.
         work: Makes the product; gets the key (training keeps its checkpoints under it).
         context: Where things are, and how to use the cache.
         on_recorded: Called when a new product is safe (recorded, where the cache is in use), before anybody else
@@ -138,7 +142,8 @@ def run_stage(
         The product, and whether it was cached.
 
     Raises:
-        PipelineError: What ``work`` raises.
+        StageTimeoutError: Another run works at the key for longer than an attempt of this stage may take.
+        PipelineError: What ``work`` raises, or computing the components.
     """
     key = _computed_key(stage, components)
     if key is None:
@@ -161,7 +166,9 @@ def run_stage(
         return _result(stage, product, "ran", key)
 
 
-def look_up(stage: Stage[Product], components: dict[str, str], context: StageContext) -> StageResult[Product] | None:
+def look_up(
+    stage: Stage[Product], components: Components | Callable[[], Components], context: StageContext
+) -> StageResult[Product] | None:
     """Give the verified result of before, where the cache is on and there is one; never work.
 
     For who needs the product and not what ``Stage.verify`` proves of the machine that made it, such as staged files.
@@ -174,12 +181,14 @@ def look_up(stage: Stage[Product], components: dict[str, str], context: StageCon
     return _result(stage, found, "cached", key)
 
 
-def _computed_key(stage: Stage[Product], components: dict[str, str]) -> StageKey | None:
-    """The key; None where it cannot be computed, whatever the reason: then no result may be believed to be the same."""
+def _computed_key(stage: Stage[Product], components: Components | Callable[[], Components]) -> StageKey | None:
+    """The key; None where it cannot be computed: then no result may be believed to be the same."""
     try:
-        key = stage.key(components)
+        key = stage.key(components() if callable(components) else components)
         digest_value(dict(key.components))  # what cannot be digested is found here
-    except (OSError, SyntaxError, TypeError, ValueError) as error:
+    except PipelineError:  # says what is wrong with an input, which the work would meet, too
+        raise
+    except Exception as error:  # whatever the reason: a file that cannot be read or parsed, a broken installation, ...
         log.warning(
             "The key of the stage %s cannot be computed (%s: %s): it runs, and its result is not kept for later runs.",
             stage.name,

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainyard.tasks.cleaning.liveness import is_locked, training_since_s
+from trainyard.tasks.caching.locks import is_locked
+from trainyard.tasks.cleaning.liveness import training_since_s
 from trainyard.tasks.cleaning.plan import Blob, Inventory, Item
 
 _FOLDERS = {

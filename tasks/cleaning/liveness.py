@@ -1,32 +1,16 @@
 """Who is at work: which stage keys and directories a run needs right now."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.lease import is_leased
+from trainyard.tasks.caching.locks import is_locked
 from trainyard.tasks.caching.runs import RunName, StageNote, list_runs, read_notes
 from trainyard.tasks.cleaning.plan import YOUNG_S
 
 UNFINISHED_S = 24 * 3600.0
 """How long a run that did not come to an end counts as alive, where nothing else says that it is dead."""
-
-
-def is_locked(path: Path) -> bool:
-    """Whether some process holds a lock file; asking changes nothing about it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def training_since_s(home: Path) -> float | None:

@@ -10,6 +10,7 @@ from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.export.export import export_onnx
+from trainyard.tasks.export.origin import origin_of
 from trainyard.tasks.models.loading import model_components
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.export import OnnxExport
@@ -27,7 +28,9 @@ def export_model(
     settings: OnnxExport, trained: TrainedRun, data: StagedData, context: StageContext
 ) -> "State[StageResult[OnnxBundle]]":
     """Turn the model that training saved into a checked ONNX bundle."""
-    components = export_components(settings, trained.outputs, trained.source)
+
+    def components() -> dict[str, str]:
+        return export_components(settings, trained.outputs, trained.source)
 
     def work(key: StageKey) -> OnnxBundle:
         return export_onnx(
@@ -45,13 +48,3 @@ def export_model(
 def export_components(settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None = None) -> dict[str, str]:
     """What decides an export's result, beside its code and libraries; the source where its classes are needed."""
     return {**model_components(settings, outputs, source), **settings.key_components()}
-
-
-def origin_of(trained: TrainedRun, data: StagedData) -> dict[str, str]:
-    """What the model's metadata says of its origin, beside the digest of the run's outputs.
-
-    No part of the key: equal outputs are the same model, which then names the source that first made it. A registered
-    version's lineage names its own. No run id: the same training run again would be another model.
-    """
-    datasets = {f"trainyard.dataset.{n}": dataset.sha256 for n, dataset in enumerate(data.datasets)}
-    return {"trainyard.source_sha256": trained.source.sha256, **datasets}

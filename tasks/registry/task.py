@@ -25,10 +25,9 @@ def register(
     name: str, bundle: OnnxBundle, validated: ValidatedModel, lineage: Lineage, context: StageContext
 ) -> "State[StageResult[RegisteredModel]]":
     """Make the validated model the next version of its name."""
-    components = registration_components(name, bundle, validated, lineage)
     result = run_stage(
         REGISTER,
-        components,
+        lambda: registration_components(name, bundle, validated, lineage),
         lambda key: register_model(name, bundle, validated, lineage, context),
         context,
     )

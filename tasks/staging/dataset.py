@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainyard.tasks.artifacts.datasets import dataset_directory, touch_dataset
+from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.products import StagedData, StagedDataset
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
@@ -112,7 +114,8 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
 
 def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
     check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
-    digests = _transfer(listing, area, meter)
+    with exclusive(_source_lock(listing, area.home), "another run is fetching the same data"):
+        digests = _transfer(listing, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
         with area.index.batch():
@@ -126,6 +129,11 @@ def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -
         num_bytes=manifest.num_bytes,
         manifest=area.store.put_bytes(manifest.to_bytes()),
     )
+
+
+def _source_lock(listing: Listing, home: Path) -> Path:
+    """Runs whose references overlap, and are not the same, wait for each other here: the second finds what is there."""
+    return home / "locks" / f"source-{digest_value(listing.source)}.lock"
 
 
 def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dict[str, str]:

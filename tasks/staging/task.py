@@ -22,7 +22,7 @@ STAGE = Stage(
     name="stage",
     product_type=StagedData,
     packages=("trainyard.tasks.staging",),
-    libraries=("fsspec", "s3fs"),
+    libraries=("fsspec", "s3fs", "obstore"),
     verify=verify_staged,
     size=lambda data: sum(dataset.num_bytes for dataset in data.datasets),
 )
@@ -37,7 +37,7 @@ def stage(references: tuple[DataReference, ...], context: StageContext) -> "Stat
     try:
         result = run_stage(
             STAGE,
-            listing_components(listings),
+            lambda: listing_components(listings),
             lambda key: stage_listings(listings, context, display.show),
             context,
         )

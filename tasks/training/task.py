@@ -77,7 +77,9 @@ def train(
         reporter.finish()
         return trained
 
-    components = _components(estimator, source, data, asked, lock)
+    def components() -> dict[str, str]:
+        return _components(estimator, source, data, asked, lock)
+
     return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
 
 
@@ -87,7 +89,7 @@ def look_up_training(
     """The verified result of the same training of before, in this process's environment; None where there is none."""
     asked = read_asked(estimator)
     lock = resolve(asked, context, anew=False)
-    return look_up(TRAIN, _components(estimator, source, data, asked, lock), context)
+    return look_up(TRAIN, lambda: _components(estimator, source, data, asked, lock), context)
 
 
 def _components(

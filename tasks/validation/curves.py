@@ -3,6 +3,7 @@
 import json
 import math
 
+from trainyard.tasks.artifacts.digests import digest_bytes
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
 
@@ -33,3 +34,8 @@ def read_curves(records: ArtifactRef | None, store: ArtifactStore) -> Curves:
             value = float(record["value"])
             points.append((float(step), value if math.isfinite(value) else math.nan))
     return {name: points for name, points in curves.items() if len(points) > 1}
+
+
+def digest_curves(curves: Curves) -> str:
+    """Digest of the curves; not of canonical JSON, which has no NaN."""
+    return digest_bytes(json.dumps(curves, sort_keys=True).encode())

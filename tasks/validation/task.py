@@ -16,6 +16,7 @@ from trainyard.tasks.models.loading import model_components
 from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.curves import digest_curves, read_curves
 from trainyard.tasks.validation.rendering import render_markdown
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.validate import validate_model
@@ -39,7 +40,11 @@ def validate(
     context: StageContext,
 ) -> "State[StageResult[ValidatedModel]]":
     """Prove that the ONNX model gives the trained model's answers, and show the report, whatever it says."""
-    components = validation_components(settings, bundle, trained.outputs, trained.source, champion)
+
+    def components() -> dict[str, str]:
+        curves = digest_curves(read_curves(trained.records, context.store))
+        return validation_components(settings, bundle, trained.outputs, trained.source, champion, curves)
+
     try:
         result = run_stage(
             VALIDATE,
@@ -69,14 +74,17 @@ def validation_components(
     outputs: ArtifactRef,
     source: ArtifactRef | None = None,
     champion: Champion | None = None,
+    curves: str | None = None,
 ) -> dict[str, str]:
-    """What decides a verdict, beside its code and libraries.
+    """What decides a report, beside its code and libraries.
 
     How the model was loaded and described counts, too: another range of inputs can be the same bundle, but random
-    samples are drawn from it.
+    samples are drawn from it. So do the curves that the page shows, and not the records that they are drawn from, which
+    hold times: a training that is run again and comes to the same is not validated again.
     """
     exported = bundle.settings.key_components()
     return {
+        **({"input:curves": curves} if curves else {}),
         **model_components(bundle.settings, outputs, source),
         **({"input:champion": f"{champion.version} {champion.bundle.sha256}"} if champion else {}),
         "input:bundle": bundle.bundle.sha256,

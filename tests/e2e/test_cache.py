@@ -8,16 +8,29 @@ import pytest
 
 from tests.e2e.conftest import STAGES, statuses, that_ran
 from trainyard import OnnxExport, OrtValidation, StagePolicy
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.records import StageRecord, record_path
+from trainyard.tasks.caching.stage import StageContext, run_stage
+from trainyard.tasks.export.task import EXPORT
+from trainyard.tasks.metrics.task import STAGE as METRICS
+from trainyard.tasks.registry.task import REGISTER
+from trainyard.tasks.staging.task import STAGE
+from trainyard.tasks.training.task import TRAIN
+from trainyard.tasks.validation.task import VALIDATE
 
 
 def training_runs(home):
     return sorted(path.name for path in (home / "runs").iterdir())
 
 
-def product_of(result, home, stage):
+def record_of(result, home, stage):
     path = home / "store" / record_path(stage, result.stages[stage].cache_key)
-    return StageRecord.model_validate_json(path.read_bytes()).product
+    return StageRecord.model_validate_json(path.read_bytes())
+
+
+def product_of(result, home, stage):
+    return record_of(result, home, stage).product
 
 
 def object_path(home, ref):
@@ -68,9 +81,89 @@ def test_each_change_reruns_exactly_what_depends_on_it(run_pipeline, linear_proj
     script.write_text(script.read_text() + "#\n")
     assert that_ran(run_pipeline({"--seed": 7})) == ["train", "metrics", "register"]
 
+    # The same model with another curve: the page of the validation report shows it.
+    longer = 'run.log("loss", 0.125, step=99)\n'
+    script.write_text(script.read_text() + longer)
+    assert that_ran(run_pipeline({"--seed": 7})) == ["train", "metrics", "validate", "register"]
+
     # And back again: all of it is still known.
-    script.write_text(script.read_text().removesuffix("#\n"))
+    script.write_text(script.read_text().removesuffix(f"#\n{longer}"))
     assert that_ran(run_pipeline({"--seed": 7})) == []
+
+
+STAGES_OF_CACHE = {stage.name: stage for stage in (STAGE, TRAIN, METRICS, EXPORT, VALIDATE, REGISTER)}
+REFERENCES = {
+    "stage": ["datasets.0.manifest"],
+    "train": ["source", "outputs", "logs", "records"],
+    "metrics": ["report", "plots"],
+    "export": ["bundle"],
+    "validate": ["report", "page"],
+    "register": ["manifest"],
+}
+"""Every artifact that a stage's product refers to."""
+
+
+def references_in(product, path=""):
+    """Path to sha256 and kind, of each reference at any depth."""
+    if isinstance(product, dict) and set(product) == set(ArtifactRef.model_fields):
+        return {path[1:]: ArtifactRef.model_validate(product)}
+    items = product.items() if isinstance(product, dict) else enumerate(product) if isinstance(product, list) else ()
+    return {name: ref for key, value in items for name, ref in references_in(value, f"{path}.{key}").items()}
+
+
+def files_of(home, ref):
+    """The object of an artifact, and one of a file in it where it is a tree."""
+    store = ArtifactStore(str(home / "store"))
+    entries = store.list_tree(ref).entries[:1] if ref.kind == "tree" else ()
+    return [object_path(home, {"sha256": sha256}) for sha256 in (ref.sha256, *(entry.sha256 for entry in entries))]
+
+
+def stages_that_would_run(home, records):
+    """Every stage asked for what it made in one finished pipeline; without Prefect, and without doing the work."""
+    context = StageContext(store_url=str(home / "store"), home=home)
+
+    def runs(name):
+        stage, record = STAGES_OF_CACHE[name], records[name]
+        product = stage.product_type.model_validate(record.product)
+        return run_stage(stage, record.components, lambda key: product, context).status == "ran"
+
+    return [name for name in STAGES if runs(name)]
+
+
+def damaged(content):
+    """An artifact's object with a bit flipped, or None to delete it."""
+    return [None, bytes([content[0] ^ 1]) + content[1:] if content else b"x"]
+
+
+def test_each_artifact_and_value_of_each_stage_is_proven_and_its_damage_reruns_exactly_its_stage(run_pipeline, home):
+    result = run_pipeline()
+    records = {name: record_of(result, home, name) for name in STAGES}
+    found = {name: references_in(record.product) for name, record in records.items()}
+    assert {name: list(refs) for name, refs in found.items()} == REFERENCES
+    assert stages_that_would_run(home, records) == []
+    ran = {}
+    for name, path, ref in [(name, *item) for name, refs in found.items() for item in refs.items()]:
+        for n, victim in enumerate(files_of(home, ref)):
+            content = victim.read_bytes()
+            for damage in damaged(content):
+                victim.unlink()
+                if damage is not None:
+                    victim.write_bytes(damage)
+                ran[name, path, n, "delete" if damage is None else "flip"] = stages_that_would_run(home, records)
+                victim.unlink(missing_ok=True)
+                victim.write_bytes(content)
+    assert {place: stages for place, stages in ran.items() if stages != [place[0]]} == {}
+    assert stages_that_would_run(home, records) == []
+
+    for stage, number in {"metrics": '"accuracy": ', "validate": '"max_abs_error": '}.items():
+        record = home / "store" / record_path(stage, result.stages[stage].cache_key)
+        text = record.read_text()
+        assert number in text
+        record.write_text(text.replace(number, f"{number}-9"))
+    again = run_pipeline()
+    assert that_ran(again) == ["metrics", "validate"]
+    assert again.metrics == result.metrics
+    assert again.validation.max_abs_error >= 0
 
 
 @pytest.mark.parametrize("damage", ["delete", "flip"])

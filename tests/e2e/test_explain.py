@@ -48,7 +48,7 @@ def test_explain_names_exactly_what_changed(run_pipeline, explain, why):
     assert changed["train"] == ("ran", ["config:argument[--seed]: 3 → 7"])
     assert changed["metrics"] == ("ran", ["input:records changed"])
     assert changed["export"] == ("ran", ["config:opset: 20 → 19", "input:outputs changed"])
-    assert changed["validate"] == ("ran", ["input:bundle changed", "input:outputs changed"])
+    assert changed["validate"] == ("ran", ["input:bundle changed", "input:curves changed", "input:outputs changed"])
     assert changed["register"][1][0] == "input:bundle changed"
     assert first.run_id[:8] in why()["export"][1][-1]
 

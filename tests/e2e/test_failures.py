@@ -1,10 +1,14 @@
 """What a user reads when something is wrong, and what is left behind."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from prefect import flow, task
 from pydantic import ValidationError
 
-from tests.e2e.conftest import small_estimator, that_ran
+from tests.e2e.conftest import small_estimator
 from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy, errors
 from trainyard.flows.pipeline_run import PipelineRunner, policies_in_force
 from trainyard.flows.preflight import check_inputs
@@ -86,10 +90,25 @@ def test_a_model_that_answers_differently_in_onnx_runtime_is_not_registered(run_
     assert not list((home / "store").glob("models/*/*"))
 
 
-def test_after_a_failure_the_earlier_stages_are_cached(run_pipeline):
+RESUME = """
+import sys
+from trainyard import PyTorch, training_pipeline
+result = training_pipeline(PyTorch.model_validate_json(sys.argv[1]))
+print([name for name, outcome in result.stages.items() if outcome.status == "ran"])
+"""
+
+
+def test_a_run_that_failed_at_stage_five_goes_on_there_in_a_new_process(
+    run_pipeline, prefect_server, home, linear_project, points
+):
     with pytest.raises(errors.ValidationFailedError):
         run_pipeline(validation=OrtValidation(min_metrics={"accuracy": 1.01}))
-    assert that_ran(run_pipeline()) == ["validate", "register"]
+    estimator = small_estimator(linear_project, points).model_dump_json()
+    env = {**os.environ, "PREFECT_API_URL": prefect_server, "TRAINYARD_HOME": str(home)}
+    command = [sys.executable, "-c", RESUME, estimator]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['validate', 'register']"
 
 
 def test_all_problems_are_named_before_anything_is_launched(prefect_server, home, tmp_path):

@@ -69,3 +69,6 @@ def test_a_running_server_sees_the_run_its_tasks_and_its_artifacts(run_pipeline,
     assert {task.name.split("-")[0] for task in tasks} == set(result.stages)
     assert {"training-progress", "training-metrics"} <= {artifact.key for artifact in artifacts}
     assert {artifact.type for artifact in artifacts} >= {"progress", "markdown", "table"}
+    [staging] = [artifact for artifact in artifacts if artifact.key == "staging-progress"]
+    assert (staging.type, staging.data) == ("progress", 100.0)
+    assert staging.description.startswith("2 of 2 objects, 0 of them unchanged")

@@ -87,6 +87,9 @@ class FaultServer:
     read_ranges: list[str] = field(default_factory=list)
     """The ``Range`` of every GET, empty where it had none."""
 
+    read_conditions: list[str] = field(default_factory=list)
+    """The ``If-Match`` of every GET, empty where it had none."""
+
     sent_bytes: int = 0
     """Bytes of objects that were sent."""
 
@@ -223,6 +226,7 @@ class _Service:
             self.nth[request.raw_path] += 1
             server.reads.append(key)
             server.read_ranges.append(request.headers.get("Range", ""))
+            server.read_conditions.append(request.headers.get("If-Match", ""))
             server.on_read(key, self.nth[request.raw_path])
             fault = next((fault for fault in server.faults if fault.strikes(key, self.nth[request.raw_path])), None)
         if fault:

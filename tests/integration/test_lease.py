@@ -12,10 +12,11 @@ import pytest
 from tests.integration.fault_server import run_fault_server
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.caching.lease import held_lease, is_leased
+from trainyard.tasks.caching.lease import Lease, held_lease, is_leased
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
 from trainyard.tasks.cleaning.collect import collect_garbage
 from trainyard.tasks.cleaning.plan import Limits
+from trainyard.tasks.errors import StageTimeoutError
 from trainyard.tasks.specs.spec import Spec
 
 
@@ -128,6 +129,18 @@ def test_the_lease_of_a_killed_holder_expires(store):
     with held_lease(store, "export", "k"):
         pass
     assert not is_leased(store, "export", "k")
+
+
+def test_waiting_for_a_lease_ends_at_the_stages_time_limit(store, tmp_path):
+    """Training is not interrupted by Prefect, so nothing else would end its wait."""
+    context = on_another_machine(store, tmp_path, "two").model_copy(update={"timeout_s": 1.5})
+    key = STAGE.key({"config:x": "1"}).sha256
+    lease = Lease(holder="somebody", host="elsewhere", process=1, ttl_s=60)
+    (store.root / f"leases/export-{key}.json").write_bytes(lease.model_dump_json().encode())
+    calls = []
+    with pytest.raises(StageTimeoutError, match=r"more than 1\.5 seconds"):
+        run_stage(STAGE, {"config:x": "1"}, calls.append, context)
+    assert calls == []
 
 
 def test_what_is_no_lease_blocks_nobody(store):

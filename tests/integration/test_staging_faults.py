@@ -6,7 +6,9 @@ mended; what it cannot ends in an error that names the object.
 
 import os
 import socket
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import pytest
@@ -43,7 +45,10 @@ def transport(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def impatient(server, transport, monkeypatch, request):
-    """Credentials, a bucket of the test's own, and time-outs for which a stalled answer need not be waited for."""
+    """Credentials, a bucket of the test's own, and time-outs for which a stalled answer need not be waited for.
+
+    Whatever a test does, every read of it must have said which version it wants.
+    """
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fault-server-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fault-server-secret")
     options = access.storage_options
@@ -52,8 +57,11 @@ def impatient(server, transport, monkeypatch, request):
     server.buckets.clear()
     server.faults.clear()
     server.reads.clear()
+    server.read_conditions.clear()
     server.on_read = lambda key, nth: None
     server.enforce_if_match = True
+    yield
+    assert all(server.read_conditions), f"{server.read_conditions.count('')} reads without If-Match"
 
 
 @pytest.fixture
@@ -92,6 +100,16 @@ def assert_right(server, bucket, context, product, prefix="train/"):
 def assert_nothing_looks_whole(context):
     assert not (context.home / "datasets").exists() or list((context.home / "datasets").iterdir()) == []
     assert list((context.home / "objects" / "partial").iterdir()) == []
+
+
+def test_every_read_asks_for_the_listed_version(server, bucket_name, context):
+    put_small_objects(server, bucket_name, 20)
+    server.buckets[bucket_name]["train/big.bin"] = made_up(3 * BLOCK_BYTES + 17)
+    stage_references([reference(server, bucket_name)], context)
+    asked = list(zip(server.reads, server.read_conditions, strict=True))
+    assert len(asked) >= 20 + 4
+    assert {key: etag for key, etag in asked} == {k: found.etag for k, found in server.buckets[bucket_name].items()}
+    assert all(etag == server.buckets[bucket_name][key].etag for key, etag in asked)
 
 
 @pytest.mark.parametrize("kind", MENDED)
@@ -139,6 +157,22 @@ def test_a_refusal_midway_is_permanent_and_names_the_object(server, bucket_name,
     assert_nothing_looks_whole(context)
     server.faults.clear()
     assert_right(server, bucket_name, context, stage_references([reference(server, bucket_name)], context))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refusal_midway_in_a_large_object_is_permanent_and_names_it(server, bucket_name, context, kind):
+    """As when credentials expire, or are withdrawn, while it is read."""
+    server.buckets[bucket_name] = {"big.bin": made_up(5 * BLOCK_BYTES + 17)}
+    sent_before = server.sent_bytes
+    fault = server.add_fault(kind, lambda key, nth: nth >= 4)
+    with pytest.raises(StorageAccessError, match=f"big.bin.*{REFUSED[kind]}|{REFUSED[kind]}.*big.bin"):
+        stage_references([reference(server, bucket_name, "")], context)
+    assert fault.num_strikes >= 1
+    assert server.sent_bytes - sent_before >= BLOCK_BYTES
+    assert_nothing_looks_whole(context)
+    server.faults.clear()
+    product = stage_references([reference(server, bucket_name, "")], context)
+    assert_right(server, bucket_name, context, product, prefix="")
 
 
 @pytest.mark.parametrize("enforce_if_match", [True, False], ids=["server refuses", "server ignores If-Match"])
@@ -250,3 +284,19 @@ def test_a_pattern_reads_only_what_it_matches(server, bucket_name, context):
     put_small_objects(server, bucket_name, 60)
     stage_references([reference(server, bucket_name, "train/0*/000?1.txt")], context)
     assert sorted(server.reads) == ["train/01/00001.txt", "train/01/00021.txt", "train/01/00041.txt"]
+
+
+def test_runs_whose_references_overlap_fetch_each_object_once(server, bucket_name, context):
+    put_small_objects(server, bucket_name, 200)
+    server.put(bucket_name, {"other/object.txt": b"other"})
+    shared, other = reference(server, bucket_name), reference(server, bucket_name, "other")
+    both = threading.Barrier(2)
+
+    def stage(references):
+        both.wait(60)
+        return stage_references(references, context)
+
+    with ThreadPoolExecutor(2) as runs:
+        one, two = runs.map(stage, ([shared], [shared, other]))
+    assert one.datasets == two.datasets[:1]
+    assert sorted(server.reads) == sorted(server.buckets[bucket_name])

@@ -1,6 +1,48 @@
+import inspect
+
+import pytest
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Failed
+
+from trainyard import errors
 from trainyard.tasks.export.task import export_model
-from trainyard.tasks.retries import with_policy
+from trainyard.tasks.metrics.task import collect
+from trainyard.tasks.registry.task import register
+from trainyard.tasks.retries import retry_if_transient, with_policy
 from trainyard.tasks.specs.policy import StagePolicy
+from trainyard.tasks.staging.task import stage
+from trainyard.tasks.training.task import train
+from trainyard.tasks.validation.task import validate
+
+TASKS = {task.name: task for task in (stage, train, collect, export_model, validate, register)}
+POLICY = StagePolicy(retries=4, retry_delay_s=3, backoff=2, max_retry_delay_s=10, jitter=0.25, timeout_s=60)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_policy_reaches_prefect_whole(task):
+    """Delays with backoff up to the longest one, jitter, and the time limit; on every stage's task."""
+    ruled = with_policy(task, POLICY)
+    assert ruled.retries == 4
+    assert ruled.retry_delay_seconds == [3, 6, 10, 10]
+    assert ruled.retry_jitter_factor == 0.25
+    assert ruled.timeout_seconds == 60
+    assert ruled.retry_condition_fn is retry_if_transient
+    assert inspect.isfunction(ruled.retry_condition_fn), "Prefect retries nothing for any other callable"
+
+
+def test_a_stage_that_owns_its_deadline_is_not_interrupted_by_prefect():
+    assert with_policy(train, POLICY, owns_deadline=True).timeout_seconds is None
+
+
+@pytest.mark.parametrize("error", [value for value in vars(errors).values() if inspect.isclass(value)])
+def test_transient_errors_are_tried_again_and_no_others(error):
+    state = Failed(data=error("why"))
+    run = TaskRun.model_construct()
+    assert retry_if_transient(collect, run, state) is issubclass(error, errors.TransientError)
+
+
+def test_a_defect_is_not_tried_again():
+    assert retry_if_transient(collect, TaskRun.model_construct(), Failed(data=ValueError("a defect"))) is False
 
 
 def test_the_most_retries_a_policy_allows_are_allowed_by_prefect():

@@ -165,3 +165,28 @@ def test_a_file_that_changes_while_it_is_stored_is_stored_right_or_not_at_all(tm
         store.put_file(path)
     for found in (tmp_path / "store" / "objects").glob("*/*"):
         assert hash_file(found)[0] == found.name
+
+
+def test_who_reads_while_others_write_gets_the_whole_content_or_is_told_that_it_is_not_there(store):
+    """Again and again as if for the first time: large enough to be met half written."""
+    content = os.urandom(1 << 20) * 4
+    ref = store.put_bytes(content)
+    target, ended, met = store.root / f"objects/{ref.sha256[:2]}/{ref.sha256}", threading.Event(), []
+
+    def write():
+        while not ended.is_set():
+            target.delete()
+            store.put_bytes(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(60):
+            try:
+                met.append(store.read_bytes(ref) == content)
+            except ArtifactDamagedError as error:
+                assert "is missing" in str(error)
+    finally:
+        ended.set()
+        writer.join()
+    assert all(met)

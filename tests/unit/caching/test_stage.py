@@ -2,17 +2,28 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey, code_components, code_files
+from trainyard.tasks.caching.lease import is_leased
 from trainyard.tasks.caching.stage import Stage, StageContext, look_up, run_stage
-from trainyard.tasks.errors import ArtifactDamagedError, StageTimeoutError, StorageUnavailableError, TransientError
+from trainyard.tasks.errors import (
+    ArtifactDamagedError,
+    StageTimeoutError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+    TransientError,
+)
 from trainyard.tasks.specs.spec import Spec
 
 
@@ -185,20 +196,82 @@ def test_a_stages_code_is_its_package_and_what_that_imports(stage):
     assert not any(name.endswith("/task.py") or "caching" in name for name in names)
 
 
+def test_whatever_reads_objects_is_part_of_the_key_of_what_is_staged():
+    from trainyard.tasks.staging.task import STAGE as STAGING
+
+    assert {"library:fsspec", "library:s3fs", "library:obstore"} <= set(STAGING.key({}).components)
+
+
 def test_the_code_of_one_stage_holds_none_of_another():
     files = {path.parent.name for path in code_files(("trainyard.tasks.export",))}
     assert not files & {"training", "staging", "metrics", "validation", "registry", "launchers"}
 
 
-def test_waiting_for_another_run_ends_at_the_stages_time_limit(context):
-    from filelock import FileLock
-
-    lock = context.home / "locks" / f"export-{STAGE.key({'config:x': '1'}).sha256}.lock"
+@pytest.mark.parametrize("where", ["home", "store"])
+def test_waiting_for_another_run_ends_at_the_stages_time_limit(context, where):
+    name = f"export-{STAGE.key({'config:x': '1'}).sha256}.lock"
+    lock = context.home / "locks" / name if where == "home" else context.store.root.local_path / "leases" / name
     lock.parent.mkdir(parents=True)
     work = Work(context)
     with FileLock(lock), pytest.raises(StageTimeoutError, match=r"more than 0\.3 seconds"):
         run(work, context.model_copy(update={"timeout_s": 0.3}))
     assert work.calls == 0
+
+
+@pytest.mark.parametrize("homes", [("home", "home"), ("home", "another home")], ids=["one home", "two homes"])
+def test_of_several_threads_one_works_at_a_key_and_the_others_reuse(tmp_path, homes):
+    """Two homes on one store: two users of a machine, or two machines that mount its disk."""
+    contexts = [StageContext(store_url=str(tmp_path / "store"), home=tmp_path / homes[n % 2]) for n in range(6)]
+    all_there, calls = threading.Barrier(len(contexts)), []
+
+    def work_at(context):
+        def work(key):
+            calls.append(threading.get_ident())
+            time.sleep(0.3)  # long enough for the others to come to the lock
+            return Text(artifact=context.store.put_bytes(b"made"))
+
+        all_there.wait(60)
+        return run_stage(STAGE, {"config:x": "1"}, work, context).status
+
+    with ThreadPoolExecutor(len(contexts)) as pool:
+        statuses = list(pool.map(work_at, contexts))
+    assert (sorted(statuses), len(calls)) == (["cached"] * 5 + ["ran"], 1)
+
+
+def test_everybody_sees_who_works_at_a_key_of_a_store_on_a_disk(context):
+    """'trainyard gc' of another home, for one."""
+
+    def work(key):
+        assert is_leased(context.store, "export", key.sha256)
+        return Text(artifact=context.store.put_bytes(b"made"))
+
+    key = run(work, context).cache_key
+    assert not is_leased(context.store, "export", key)
+
+
+def test_a_store_that_cannot_be_locked_is_still_read(context, caplog):
+    """As one on a disk that is mounted to be read only."""
+    caplog.set_level("INFO")
+    run(Work(context), context)
+    leases = context.store.root.local_path / "leases"
+    shutil.rmtree(leases)
+    leases.write_text("in the way of the locks")
+    assert run(Work(context), context).status == "cached"
+    assert "cannot be locked" in caplog.text
+
+
+def test_only_what_computing_the_key_says_of_an_input_ends_the_stage(context):
+    def missing():
+        raise StorageNotFoundError("no such bucket")
+
+    def broken():
+        raise RecursionError("a script that is nested too deeply")
+
+    with pytest.raises(StorageNotFoundError):
+        run_stage(STAGE, missing, Work(context), context)
+    work = Work(context)
+    result = run_stage(STAGE, broken, work, context)
+    assert (result.status, result.cache_key, work.calls) == ("ran", None, 1)
 
 
 def test_a_stage_whose_key_cannot_be_computed_runs_and_is_not_recorded(context, caplog):

@@ -192,6 +192,7 @@ def test_the_key_follows_settings_and_outputs_and_code(context, tmp_path):
     assert len(keys) == 3
     code = EXPORT.key({}).components
     assert {"code:export/exporter.py", "code:models/program.py", "library:onnxscript"} <= set(code)
+    assert "code:export/origin.py" in code, "it decides bytes of the model: its metadata"
 
 
 def test_the_orchestrating_process_does_not_pay_for_the_stages():

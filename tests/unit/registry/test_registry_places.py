@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.registry.proofs import LINEAGE, proven, registered
+from tests.unit.registry.proofs import LINEAGE, proven, registered, version_folder
 from trainyard.cli import app
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.registry.aliases import champion_of
 from trainyard.tasks.registry.load import load_model
 from trainyard.tasks.registry.register import register_model, verify_registered
@@ -46,6 +47,34 @@ def test_two_registrations_at_once_both_succeed_and_can_be_loaded(context, tmp_p
         verify_registered(model, context)
         folder = load_model("digits", model.version, context)
         assert (folder / "model.onnx.data").read_bytes() == bytes([number]) * 1000
+
+
+def test_the_command_line_says_what_is_damaged_and_nothing_loads_it(tmp_path):
+    context = StageContext(store_url=f"file://{tmp_path}/store", home=tmp_path / "home")
+    for _ in range(3):
+        registered(context, tmp_path, 0.9)
+
+    def run(*arguments):
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["models", *arguments, "--store", context.store_url])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "damage" not in run("list") + run("list", "digits") + run("show", "digits")
+    (version_folder(context, 1) / "model.onnx").unlink()
+    with (version_folder(context, 1) / "model.onnx.data").open("ab") as file:
+        file.write(b"more")
+    (tmp_path / "store" / "models" / "digits" / "2" / "manifest.json").write_text("{half")
+    damage = "model.onnx is missing, model.onnx.data has another size"
+    assert "1 (damaged)" in run("list")
+    listed = run("list", "digits")
+    assert damage in listed and "manifest.json cannot be read" in listed
+    assert f"{damage}: it cannot be loaded" in run("show", "digits", "1")
+    assert "damage" not in run("show", "digits", "3")
+    for version in ("champion", 2):
+        with pytest.raises(ArtifactDamagedError):
+            load_model("digits", version, context)
+    (tmp_path / "store" / "models" / "digits" / "1" / "manifest.json").unlink()
+    assert "1 (missing)" in run("list")
 
 
 def test_the_command_line_lists_shows_compares_and_moves(tmp_path):

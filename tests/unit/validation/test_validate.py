@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -23,6 +24,7 @@ from trainyard.tasks.errors import InvalidInputError, ValidationFailedError
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.quality import METRICS
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.curves import digest_curves, read_curves
 from trainyard.tasks.validation.page import render_page
 from trainyard.tasks.validation.rendering import render_markdown
 from trainyard.tasks.validation.report import ValidationReport
@@ -266,3 +268,21 @@ def test_the_key_follows_settings_bundle_and_outputs(tmp_path):
     keys = {VALIDATE.key(validation_components(OrtValidation(), b, outputs)).sha256 for b in [bundle, *bundles]}
     assert len(keys) == 3  # the same bundle, but random samples are drawn within another range
     assert {"library:scikit-learn", "code:specs/quality.py"} <= set(VALIDATE.key({}).components)
+
+
+def test_the_key_follows_the_curves_of_the_page_and_not_the_times_of_the_records(tmp_path):
+    context = make_context(tmp_path)
+    bundle = put_bundle(context, tmp_path, program())
+    outputs = put_files(context, tmp_path / "outputs", {"model.pt2": b"1"})
+
+    def key(name, losses, time):
+        lines = [
+            json.dumps({"kind": "scalar", "name": "loss", "value": loss, "step": n, "time": time + n})
+            for n, loss in enumerate(losses)
+        ]
+        records = put_files(context, tmp_path / name, {"rank-00000.jsonl": "\n".join(lines).encode()})
+        curves = digest_curves(read_curves(records, context.store))
+        return VALIDATE.key(validation_components(OrtValidation(), bundle, outputs, curves=curves)).sha256
+
+    assert key("a", [3, 2, 1], time=0) == key("b", [3, 2, 1], time=50)
+    assert key("c", [3, 2, float("nan")], time=0) not in (key("d", [3, 2, 1], time=0), key("e", [3, 2, 2], time=0))

@@ -89,7 +89,7 @@ def is_broken(path: Path) -> bool:
         return path.suffix not in NOT_ONE_ZIP and not _has_directory(path)
     if path.suffix == SAFETENSORS:
         return _safetensors_size(path) != path.stat().st_size
-    return path.suffix in CHECKPOINT_SUFFIXES and not head.strip(b"\0")
+    return path.suffix in CHECKPOINT_SUFFIXES and (not head.strip(b"\0") or ZIP_START.startswith(head))
 
 
 def _has_directory(path: Path) -> bool:

@@ -56,6 +56,12 @@ def test_one_that_was_cut_short_is(folder, name, fraction):
     assert is_broken(folder / name)
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4])
+def test_one_of_which_next_to_nothing_was_written_is(folder, length):
+    (folder / "a.pt").write_bytes(WHOLE["a.pt"][:length])
+    assert is_broken(folder / "a.pt")
+
+
 @given(st.integers(4, len(WHOLE["without-suffix"]) - 1))
 def test_an_archive_is_known_whatever_its_name(folder, length):
     (folder / "step-300").write_bytes(WHOLE["without-suffix"][:length])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,25 @@ from trainyard.tasks.training.run_directory import RunDirectory
 log = logging.getLogger(__name__)
 
 _KEPT = ("outputs", "logs")
+
+
+def keep_interrupted_run(run: RunDirectory, views: Iterable[Path], context: StageContext) -> None:
+    """Keep what a run left that was ended from outside (Ctrl-C, a cancellation), whose processes are gone.
+
+    First on this machine, which takes no time: somebody waits for this process to end, and may end it any moment.
+    Nothing that goes wrong hides what ended the run; another signal ends this, too.
+
+    Args:
+        run: The run.
+        views: What is of the datasets, and is not kept.
+        context: Where the store is.
+    """
+    try:
+        run.keep_workspace(views)
+        log.warning("Training was ended before its end; what it left is in %s", run.path)
+        keep_failed_run(run, context)
+    except Exception as error:
+        log.error("Not all that the run left could be kept: %s: %s", type(error).__name__, error)
 
 
 def keep_failed_run(run: RunDirectory, context: StageContext) -> None:

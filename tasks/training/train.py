@@ -23,7 +23,7 @@ from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
-from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_logs
+from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_interrupted_run, keep_logs
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
@@ -83,7 +83,12 @@ def train_model(
         job = launcher.start(command, log_path=run.launcher_log, grace_s=Settings().stop_grace_s, held=lock)
         watch = StallWatch(run, estimator.stall_timeout_s)
         follower = Follower(run, on_progress, watch, elsewhere=isinstance(estimator.compute_target, Hosts))
-        report = job.wait(lambda: follower.tick(job))
+        try:
+            report = job.wait(lambda: follower.tick(job))
+        except BaseException:  # Ctrl-C and cancellation too
+            if job.ended:  # else a second signal has come, which must not wait for anything
+                keep_interrupted_run(run, views.roots, context)
+            raise
         follower.finish()
         if report.reason == "supervisor-lost":
             end_remains(run.checkpoints)

@@ -76,7 +76,7 @@ class MetricsTail:
         try:
             records, num_bytes = parse_lines(chunk)
             new = [(str(record["name"]), _sample(record)) for record in records if record["kind"] == "scalar"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             self._unreadable.add(path)
             return False
         self._offsets[path] = offset + num_bytes

@@ -281,9 +281,9 @@ def _number(name: str, value: Any) -> int | float | str:
     if hasattr(value, "item"):  # numpy scalars and arrays, tensors
         value = value.item()
     if isinstance(value, int):
-        return int(value)
+        return _integer(value)
     if hasattr(value, "__float__"):
-        return _finite_or_name(float(value))
+        return _finite_or_name(_as_float(value))
     raise TypeError(f"log({name!r}): expected a number, got {value!r}; words go to tag().")
 
 
@@ -293,11 +293,26 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, int):
+        return _integer(value)
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
-    return _finite_or_name(float(value)) if hasattr(value, "__float__") else str(value)
+    return _finite_or_name(_as_float(value)) if hasattr(value, "__float__") else str(value)
+
+
+def _integer(value: int) -> int | str:
+    """An integer, or the name of an infinity where no float holds it: whoever reads it computes with floats."""
+    number = _as_float(value)
+    return int(value) if math.isfinite(number) else _finite_or_name(number)
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _finite_or_name(value: float) -> float | str:

@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,23 @@ def test_numbers_of_every_kind_survive(directory: Path, value: Any, written: Any
     record = records(directory)[1]
     assert (record["kind"], record["name"], record["value"], record["step"]) == ("scalar", "loss", written, 2)
     assert str(float(record["value"])) == str(float(value.item() if hasattr(value, "item") else value))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (10**400, "Infinity"),
+        (-(10**5000), "-Infinity"),  # more digits than Python writes
+        (Fraction(10**400), "Infinity"),
+        (10**300, 10**300),
+    ],
+    ids=["large", "negative", "fraction", "fitting"],
+)
+def test_a_number_that_no_float_holds_is_an_infinity(directory: Path, value: Any, written: Any) -> None:
+    run = new_run(directory)
+    run.log("big", value)
+    run.log_list("bigs", [value])
+    assert [record["value"] for record in records(directory)[1:]] == [written, [written]]
 
 
 @pytest.mark.parametrize("value", ["high", None, [1, 2]])

@@ -304,8 +304,9 @@ def _plain(value: Any) -> Any:
 
 def _integer(value: int) -> int | str:
     """An integer, or the name of an infinity where no float holds it: whoever reads it computes with floats."""
-    number = _as_float(value)
-    return int(value) if math.isfinite(number) else _finite_or_name(number)
+    if math.isfinite(_as_float(value)):
+        return int(value)
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def _as_float(value: Any) -> float:

@@ -32,7 +32,7 @@ def test_follows_files_that_appear_and_grow(tmp_path: Path) -> None:
 
     assert progress_line(tail.latest) == "epoch 2 · loss 0.250 · 250 samples/s (2 ranks)"
     loss = tail.latest.of_first_rank("loss")
-    assert loss is not None and (loss.value, loss.step) == (0.25, 2)
+    assert loss is not None and (loss.value, loss.step, loss.position) == (0.25, 2, 1)
 
 
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:

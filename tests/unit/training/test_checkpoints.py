@@ -6,7 +6,9 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -162,6 +164,30 @@ def test_a_checkpoint_that_fails_leaves_the_one_before(run, tmp_path):
         except OSError:
             assert fails
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == b"first"
+    assert not list((tmp_path / "checkpoints" / ".partial").iterdir())
+
+
+def test_checkpoints_may_be_written_inside_of_each_other(run, tmp_path):
+    with run.checkpoint("model.pt") as outer:
+        with run.checkpoint("optimizer.pt") as inner:
+            inner.write_bytes(b"optimizer")
+        outer.write_bytes(b"model")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("*.pt")}
+    assert written == {"model.pt": b"model", "optimizer.pt": b"optimizer"}
+
+
+def test_threads_may_write_checkpoints_of_one_name_at_once(run, tmp_path):
+    both_have_begun = threading.Barrier(2, timeout=60)
+
+    def write(content):
+        with run.checkpoint("last.pt") as path:
+            path.write_bytes(content[:1])
+            both_have_begun.wait()
+            path.write_bytes(content)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, [b"first", b"second"]))
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() in (b"first", b"second")
     assert not list((tmp_path / "checkpoints" / ".partial").iterdir())
 
 

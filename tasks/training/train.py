@@ -127,6 +127,7 @@ def _prepare_checkpoints(run: RunDirectory, estimator: PyTorch, data: StagedData
         staged = dataset_path(context.home, datasets[as_reference(estimator.resume_from)])
         if seed_checkpoints(staged, run.checkpoints):
             log.info("Beginning with the checkpoints of %s", as_reference(estimator.resume_from).uri)
+            set_aside_broken(run.checkpoints, run.path / "broken" / "resume_from")
     return any(run.checkpoints.iterdir())
 
 

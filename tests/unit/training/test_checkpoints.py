@@ -16,8 +16,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainyard import Datastore, PyTorch
+from trainyard.tasks.artifacts.datasets import dataset_directory
+from trainyard.tasks.artifacts.products import StagedData, StagedDataset
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.keys import StageKey
+from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.runtime.run import Run
 from trainyard.tasks.training.checkpoints import is_broken, seed_checkpoints, set_aside_broken
+from trainyard.tasks.training.run_directory import RunDirectory
+from trainyard.tasks.training.train import _prepare_checkpoints
 
 
 def as_torch(**options):
@@ -124,6 +132,19 @@ def test_checkpoints_to_resume_from_are_copies(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"source", "checkpoints"}
 
 
+def test_the_newest_of_the_copies_is_the_last_by_name(tmp_path):
+    source, checkpoints = tmp_path / "source", tmp_path / "checkpoints"
+    names = ["best.pt", "epoch-2.pt", "epoch-9/model.pt", "epoch-10/model.pt", "epoch-10/optimizer.pt"]
+    for name in reversed(names):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"whole")
+    checkpoints.mkdir()
+    assert seed_checkpoints(source, checkpoints)
+    assert sorted(names, key=lambda name: (checkpoints / name).stat().st_mtime) == names
+    assert max(checkpoints.iterdir(), key=lambda path: path.stat().st_mtime).name == "epoch-10"
+    assert (checkpoints / "epoch-10").stat().st_mtime <= time.time()
+
+
 def test_a_single_file_is_resumed_from_under_its_name(tmp_path):
     (tmp_path / "best.pt").write_bytes(b"whole")
     (tmp_path / "checkpoints").mkdir()
@@ -138,6 +159,31 @@ def test_a_training_with_checkpoints_of_its_own_goes_on_from_those(tmp_path):
         (folder / "last.pt").write_bytes(folder.name.encode())
     assert not seed_checkpoints(source, checkpoints)
     assert (checkpoints / "last.pt").read_bytes() == b"checkpoints"
+
+
+def test_a_broken_file_to_resume_from_is_set_aside(tmp_path, caplog):
+    home = tmp_path / "home"
+    dataset = StagedDataset(
+        uri=str(tmp_path / "earlier"),
+        sha256="a" * 64,
+        single_object=False,
+        num_objects=2,
+        num_bytes=1,
+        manifest=ArtifactRef(uri="memory://x", sha256="b" * 64, num_bytes=0),
+    )
+    staged = dataset_directory(home, dataset.sha256)
+    staged.mkdir(parents=True)
+    (staged / "epoch-1.pt").write_bytes(as_torch())
+    (staged / "epoch-2.pt").write_bytes(as_torch()[:700])
+    estimator = PyTorch(
+        source_directory=".", entry_script="train.py", resume_from=Datastore(url=str(tmp_path / "earlier"))
+    )
+    run = RunDirectory.create(home, StageKey("train", {}))
+    context = StageContext(store_url=str(tmp_path / "store"), home=home)
+    assert _prepare_checkpoints(run, estimator, StagedData(datasets=(dataset,)), context)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["epoch-1.pt"]
+    assert "'epoch-2.pt'" in caplog.text
+    assert (staged / "epoch-2.pt").exists()
 
 
 @pytest.fixture

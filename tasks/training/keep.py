@@ -10,6 +10,7 @@ from trainyard.tasks.artifacts.products import MOST_LEFT_OUTSIDE
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import PipelineError
+from trainyard.tasks.training.collected import collect_files
 from trainyard.tasks.training.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def keep_interrupted_run(run: RunDirectory, views: Iterable[Path], context: Stag
 def keep_failed_run(run: RunDirectory, context: StageContext) -> None:
     """Keep what a failed run left, and say where; a store that is down must not hide why the run failed."""
     try:
-        logs, outputs = keep_logs(run, context), context.store.put_tree(run.source / "outputs")
+        logs, outputs = keep_logs(run, context), keep_outputs(run, context)
     except PipelineError as error:
         log.error("What the failed run left is kept in %s alone; the store refused it: %s", run.path, error)
     else:
@@ -48,11 +49,15 @@ def keep_failed_run(run: RunDirectory, context: StageContext) -> None:
         )
 
 
+def keep_outputs(run: RunDirectory, context: StageContext) -> ArtifactRef:
+    """Everything that the script left in ``outputs/``, as one tree."""
+    return context.store.put_files(collect_files(run.source / "outputs", run))
+
+
 def keep_logs(run: RunDirectory, context: StageContext) -> ArtifactRef:
     """Everything that was logged, whatever the exit, as one tree."""
     files = {f"ranks/{path.name}": path for path in run.ranks.iterdir()}
-    script_logs = run.source / "logs"
-    files |= {p.relative_to(script_logs).as_posix(): p for p in script_logs.rglob("*") if p.is_file()}
+    files |= collect_files(run.source / "logs", run)
     files["launcher.log"] = run.launcher_log
     return context.store.put_files(files)
 

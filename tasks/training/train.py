@@ -23,7 +23,13 @@ from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
-from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_interrupted_run, keep_logs
+from trainyard.tasks.training.keep import (
+    files_left_outside,
+    keep_failed_run,
+    keep_interrupted_run,
+    keep_logs,
+    keep_outputs,
+)
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
@@ -110,7 +116,7 @@ def train_model(
     return TrainedRun(
         run_id=run.run_id,
         source=source,
-        outputs=context.store.put_tree(run.source / "outputs"),
+        outputs=keep_outputs(run, context),
         logs=keep_logs(run, context),
         records=context.store.put_tree(run.records),
         world_size=estimator.world_size,

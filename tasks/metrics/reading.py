@@ -105,6 +105,8 @@ def _check_number(value: Any) -> None:
 
 def _check_table(value: Any) -> None:
     _expect(value, dict)
+    for cells in value.values():
+        _expect(cells, list)
     lengths = {len(cells) for cells in value.values()}
     if len(lengths) > 1:
         raise ValueError(f"columns of {sorted(lengths)} cells")

@@ -102,12 +102,13 @@ class Run:
 
         Args:
             name: The table.
-            value: Its columns, all of the same length.
+            value: Its columns, all of the same length: lists, tuples, arrays or tensors.
 
         Raises:
+            TypeError: It is no mapping of names to columns.
             ValueError: The columns differ in length.
         """
-        columns = _plain(value)
+        columns = _columns(name, value)
         lengths = {column: len(cells) for column, cells in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"log_table({name!r}): every column needs as many cells, got {lengths}.")
@@ -300,6 +301,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
     return _finite_or_name(_as_float(value)) if hasattr(value, "__float__") else str(value)
+
+
+def _columns(name: str, value: Any) -> dict[str, list[Any]]:
+    expected = f"log_table({name!r}): expected a dictionary of columns, each a list of cells"
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{expected}, got {type(value).__name__}.")
+    columns: dict[str, list[Any]] = {}
+    for column, cells in value.items():
+        plain = _plain(cells)
+        if not isinstance(plain, list):
+            raise TypeError(f"{expected}, got {cells!r} for {column!r}; one row of single values goes to log_row().")
+        columns[str(column)] = plain
+    return columns
 
 
 def _integer(value: int) -> int | str:

@@ -152,6 +152,7 @@ def test_missing_ranks_and_cut_files_are_noted(tmp_path: Path, context: StageCon
         '{"kind": "scalar", "name": "loss", "value": 1.0, "step": "3", "time": 1.0}',
         '{"kind": "table", "name": "t", "value": {"a": [1], "b": []}, "time": 1.0}',
         '{"kind": "table", "name": "t", "value": {"a": 1}, "time": 1.0}',
+        '{"kind": "table", "name": "t", "value": {"a": "ab", "b": [1, 2]}, "time": 1.0}',
         '{"kind": "confusion_matrix", "name": "c", "value": [[1]], "time": 1.0}',
         '{"kind": "scalar", "name": "loss", "value": 1' + 309 * "0" + ', "time": 1.0}',
         '{"kind": "scalar", "name": "loss", "value": 1, "time": 1.0, "step": 1' + 309 * "0" + "}",

@@ -72,8 +72,7 @@ def _train_there(
     context: StageContext,
 ) -> TrainedOnPool:
     waiting = f"{ANSWERS}{_attempt()}/waiting.json"  # below a folder of its own, so that 'trainyard gc' finds it
-    name = Path(estimator.source_directory).expanduser().resolve().name
-    origin = Origin(source=source, name=name, run_folder=context.run_folder, presence=waiting)
+    origin = Origin(source=source, name=_project(estimator), run_folder=context.run_folder, presence=waiting)
     parameters = {
         "estimator": anchored(estimator).model_copy(update={"compute_target": "local"}).model_dump(mode="json"),
         "policies": {name: policy.model_dump(mode="json") for name, policy in policies.items()},
@@ -82,6 +81,11 @@ def _train_there(
     }
     with presence(context.store.root / waiting):
         return _run_child(pool, estimator, parameters, context)
+
+
+def _project(estimator: PyTorch) -> str:
+    """The source directory's name, also where it is given as ``.``."""
+    return Path(estimator.source_directory).expanduser().resolve().name
 
 
 def _attempt() -> str:
@@ -94,7 +98,7 @@ def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], contex
         child = run_deployment(
             deployment,
             parameters=parameters,
-            flow_run_name=f"train {Path(estimator.source_directory).name} {estimator.topology}",
+            flow_run_name=f"train {_project(estimator)} {estimator.topology}",
             timeout=0,
             idempotency_key=_attempt(),
         )

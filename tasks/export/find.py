@@ -34,6 +34,8 @@ def find_model(settings: OnnxExport, entries: tuple[TreeEntry, ...], left_outsid
         raise ModelNotFoundError(
             _not_found(f"the file {settings.model_file!r} (OnnxExport.model_file)", entries, left_outside)
         )
+    by_content = {entry.sha256: entry.path for entry in reversed(entries)}  # latest.pt may be a copy of epoch-9.pt
+    paths = sorted(by_content.values())
     programs = [path for path in paths if is_program_name(path)]
     found = programs or [path for path in paths if PurePosixPath(path).suffix in SUFFIXES]
     if len(found) == 1:

@@ -70,7 +70,7 @@ def _read_line(name: str, number: int, line: bytes) -> Record:
     try:
         (record,) = parse_lines(line)[0]
         _check(record)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise MetricsError(
             f"Metric records: {name}, line {number} is not a record ({type(error).__name__}: {error}). "
             f"It reads {line[:200].decode(errors='replace')!r}. Metrics are written by trainyard.Run; "
@@ -80,7 +80,7 @@ def _read_line(name: str, number: int, line: bytes) -> Record:
 
 
 def _check(record: Record) -> None:
-    """Raise ``ValueError``, ``TypeError`` or ``KeyError`` where a record is not what its kind promises."""
+    """Raise one of the errors that ``_read_line`` tells of where a record is not what its kind promises."""
     kind = record["kind"]
     if kind not in _VALUE_CHECKS:
         raise ValueError(f"unknown kind {kind!r}, expected one of {', '.join(_VALUE_CHECKS)}")
@@ -90,6 +90,7 @@ def _check(record: Record) -> None:
         _VALUE_CHECKS[kind](record["value"])
     if record.get("step") is not None:
         _expect(record["step"], int)
+        float(record["step"])
 
 
 def _expect(value: Any, *types: type) -> None:
@@ -104,6 +105,8 @@ def _check_number(value: Any) -> None:
 
 def _check_table(value: Any) -> None:
     _expect(value, dict)
+    for cells in value.values():
+        _expect(cells, list)
     lengths = {len(cells) for cells in value.values()}
     if len(lengths) > 1:
         raise ValueError(f"columns of {sorted(lengths)} cells")

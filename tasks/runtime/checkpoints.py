@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -33,9 +34,9 @@ def writing_checkpoint(directory: Path, name: str) -> Iterator[Path]:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
         raise ValueError(f"checkpoint({name!r}): the name must be a relative path, such as 'epoch-3.pt'.")
-    folder = directory / PARTIAL / str(os.getpid())
+    (directory / PARTIAL).mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=directory / PARTIAL))  # of this call: others may be open in other threads
     scratch = folder / relative.name
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield scratch
         if not scratch.is_file():

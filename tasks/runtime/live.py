@@ -1,6 +1,6 @@
 """What training has logged so far, read while it runs: for the line in the terminal and the progress bar."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from trainyard.tasks.runtime.records import parse_lines
 EPOCH = "epoch"
 PROGRESS = "progress"
 SAMPLES_PER_SECOND = "samples_per_second"
+SHOWN_APART = (EPOCH, PROGRESS, SAMPLES_PER_SECOND)
+"""Metrics that say how far and how fast training is, not how well it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class Sample:
     value: float
     step: int | None
     time: float
+    position: int = 0
+    """How many values of the metric the rank had logged before it."""
 
 
 @dataclass(slots=True)
@@ -76,13 +80,15 @@ class MetricsTail:
         try:
             records, num_bytes = parse_lines(chunk)
             new = [(str(record["name"]), _sample(record)) for record in records if record["kind"] == "scalar"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             self._unreadable.add(path)
             return False
         self._offsets[path] = offset + num_bytes
         rank = int(path.stem.removeprefix("rank-"))
         for name, sample in new:
-            self.latest.samples.setdefault(name, {})[rank] = sample
+            by_rank = self.latest.samples.setdefault(name, {})
+            position = by_rank[rank].position + 1 if rank in by_rank else 0
+            by_rank[rank] = replace(sample, position=position)
         return bool(new)
 
 
@@ -98,8 +104,7 @@ def progress_line(latest: LatestMetrics, max_metrics: int = 4) -> str:
         latest: The newest values.
         max_metrics: At most this many metrics, in the order in which they appeared.
     """
-    special = (EPOCH, PROGRESS, SAMPLES_PER_SECOND)
-    shown = [name for name in latest.samples if name not in special][:max_metrics]
+    shown = [name for name in latest.samples if name not in SHOWN_APART][:max_metrics]
     newest = ((name, latest.of_first_rank(name)) for name in shown)
     metrics = [f"{name} {format_value(sample.value)}" for name, sample in newest if sample is not None]
     return " · ".join([*_position(latest, shown), *metrics, *_throughput(latest)])

@@ -102,12 +102,13 @@ class Run:
 
         Args:
             name: The table.
-            value: Its columns, all of the same length.
+            value: Its columns, all of the same length: lists, tuples, arrays or tensors.
 
         Raises:
+            TypeError: It is no mapping of names to columns.
             ValueError: The columns differ in length.
         """
-        columns = _plain(value)
+        columns = _columns(name, value)
         lengths = {column: len(cells) for column, cells in columns.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"log_table({name!r}): every column needs as many cells, got {lengths}.")
@@ -281,9 +282,9 @@ def _number(name: str, value: Any) -> int | float | str:
     if hasattr(value, "item"):  # numpy scalars and arrays, tensors
         value = value.item()
     if isinstance(value, int):
-        return int(value)
+        return _integer(value)
     if hasattr(value, "__float__"):
-        return _finite_or_name(float(value))
+        return _finite_or_name(_as_float(value))
     raise TypeError(f"log({name!r}): expected a number, got {value!r}; words go to tag().")
 
 
@@ -293,11 +294,40 @@ def _plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, int):
+        return _integer(value)
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
-    return _finite_or_name(float(value)) if hasattr(value, "__float__") else str(value)
+    return _finite_or_name(_as_float(value)) if hasattr(value, "__float__") else str(value)
+
+
+def _columns(name: str, value: Any) -> dict[str, list[Any]]:
+    expected = f"log_table({name!r}): expected a dictionary of columns, each a list of cells"
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{expected}, got {type(value).__name__}.")
+    columns: dict[str, list[Any]] = {}
+    for column, cells in value.items():
+        plain = _plain(cells)
+        if not isinstance(plain, list):
+            raise TypeError(f"{expected}, got {cells!r} for {column!r}; one row of single values goes to log_row().")
+        columns[str(column)] = plain
+    return columns
+
+
+def _integer(value: int) -> int | str:
+    """An integer, or the name of an infinity where no float holds it: whoever reads it computes with floats."""
+    if math.isfinite(_as_float(value)):
+        return int(value)
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _finite_or_name(value: float) -> float | str:

@@ -4,8 +4,10 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,9 @@ HEAD_BYTES = 512
 def seed_checkpoints(source: Path, checkpoints: Path) -> bool:
     """Copy checkpoints to where a training looks for them, where it has none of its own; whether it was done.
 
-    Copies, never links: a script may write into a checkpoint that is there. All of them appear at once.
+    Copies, never links: a script may write into a checkpoint that is there. All of them appear at once. Scripts that
+    take the newest by its time of change are given times in the order of the names, ``epoch-9.pt`` before
+    ``epoch-10.pt``: equal data must not depend on when it was written or copied.
 
     Args:
         source: A directory of checkpoints, or the file of one.
@@ -38,10 +42,26 @@ def seed_checkpoints(source: Path, checkpoints: Path) -> bool:
             shutil.copytree(source, scratch, dirs_exist_ok=True, copy_function=shutil.copyfile)
         else:
             shutil.copyfile(source, scratch / source.name)
+        _set_times(scratch)
         os.replace(scratch, checkpoints)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return True
+
+
+def _set_times(folder: Path) -> None:
+    """Have every file changed a second after the one that comes before it by name, and folders with their last file."""
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: _natural(path, folder))
+    begin_s = time.time() - len(files)
+    for position, path in enumerate(files):
+        for changed in (path, *path.relative_to(folder).parents[:-1]):
+            os.utime(folder / changed, (begin_s + position, begin_s + position))
+
+
+def _natural(path: Path, folder: Path) -> list[list[str | int]]:
+    """Sorts as people count; text and numbers alternate, so that like is compared with like."""
+    names = (re.split(r"([0-9]+)", name) for name in path.relative_to(folder).parts)
+    return [[int(part) if odd % 2 else part for odd, part in enumerate(parts)] for parts in names]
 
 
 def set_aside_broken(checkpoints: Path, aside: Path) -> list[Path]:

@@ -38,12 +38,12 @@ class Follower:
         self._logs = LogTail(run.ranks)
         self._metrics = MetricsTail(run.records)
         self._on_progress = on_progress
+        self._told: set[str] = set()
 
     def tick(self, job: Job) -> None:
         """Look at everything once."""
-        self._show(self._logs.poll())
-        if self._metrics.poll():
-            self._on_progress(self._metrics)
+        self._guarded(self._show_logs)
+        self._guarded(self._show_metrics)
         if self._frames is None and self._watch.stalled():
             log.error("Nothing was written for %g seconds: asking every rank where it is.", self._watch.timeout_s)
             self._frames = dump_stacks(self._run, self._elsewhere)
@@ -51,13 +51,30 @@ class Follower:
 
     def finish(self) -> None:
         """Show what is left: last lines without a newline."""
-        self._show(self._logs.poll(final=True))
+        self._guarded(lambda: self._show_logs(final=True))
 
     def stalled_error(self, world_size: int) -> TrainingStalledError | None:
         """The error of a job that was ended because it had stalled."""
         if self._frames is None:
             return None
         return stalled_error(self._watch.timeout_s, world_size, self._frames, self._run.ranks)
+
+    def _show_logs(self, *, final: bool = False) -> None:
+        self._show(self._logs.poll(final=final))
+
+    def _show_metrics(self) -> None:
+        if self._metrics.poll():
+            self._on_progress(self._metrics)
+
+    def _guarded(self, show: Callable[[], None]) -> None:
+        """What goes wrong with showing is told once each, and never ends training; Ctrl-C and cancellation do."""
+        try:
+            show()
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            if what not in self._told:
+                self._told.add(what)
+                log.warning("Training goes on, but not all of it is shown here: %s", what, exc_info=error)
 
     @staticmethod
     def _show(lines: Iterator[tuple[str, str]]) -> None:

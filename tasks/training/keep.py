@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from trainyard.tasks.artifacts.products import MOST_LEFT_OUTSIDE
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import PipelineError
+from trainyard.tasks.training.collected import collect_files
 from trainyard.tasks.training.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -16,10 +18,29 @@ log = logging.getLogger(__name__)
 _KEPT = ("outputs", "logs")
 
 
+def keep_interrupted_run(run: RunDirectory, views: Iterable[Path], context: StageContext) -> None:
+    """Keep what a run left that was ended from outside (Ctrl-C, a cancellation), whose processes are gone.
+
+    First on this machine, which takes no time: somebody waits for this process to end, and may end it any moment.
+    Nothing that goes wrong hides what ended the run; another signal ends this, too.
+
+    Args:
+        run: The run.
+        views: What is of the datasets, and is not kept.
+        context: Where the store is.
+    """
+    try:
+        run.keep_workspace(views)
+        log.warning("Training was ended before its end; what it left is in %s", run.path)
+        keep_failed_run(run, context)
+    except Exception as error:
+        log.error("Not all that the run left could be kept: %s: %s", type(error).__name__, error)
+
+
 def keep_failed_run(run: RunDirectory, context: StageContext) -> None:
     """Keep what a failed run left, and say where; a store that is down must not hide why the run failed."""
     try:
-        logs, outputs = keep_logs(run, context), context.store.put_tree(run.source / "outputs")
+        logs, outputs = keep_logs(run, context), keep_outputs(run, context)
     except PipelineError as error:
         log.error("What the failed run left is kept in %s alone; the store refused it: %s", run.path, error)
     else:
@@ -28,11 +49,15 @@ def keep_failed_run(run: RunDirectory, context: StageContext) -> None:
         )
 
 
+def keep_outputs(run: RunDirectory, context: StageContext) -> ArtifactRef:
+    """Everything that the script left in ``outputs/``, as one tree."""
+    return context.store.put_files(collect_files(run.source / "outputs", run))
+
+
 def keep_logs(run: RunDirectory, context: StageContext) -> ArtifactRef:
     """Everything that was logged, whatever the exit, as one tree."""
     files = {f"ranks/{path.name}": path for path in run.ranks.iterdir()}
-    script_logs = run.source / "logs"
-    files |= {p.relative_to(script_logs).as_posix(): p for p in script_logs.rglob("*") if p.is_file()}
+    files |= collect_files(run.source / "logs", run)
     files["launcher.log"] = run.launcher_log
     return context.store.put_files(files)
 

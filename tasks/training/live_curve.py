@@ -4,7 +4,7 @@ import base64
 import math
 from collections.abc import Sequence
 
-from trainyard.tasks.runtime.live import LatestMetrics, format_value
+from trainyard.tasks.runtime.live import SHOWN_APART, LatestMetrics, Sample, format_value
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 36
 MAX_POINTS = 400
@@ -14,31 +14,63 @@ Point = tuple[float, float]
 
 
 class LiveCurve:
-    """Collects one metric's values as they come: the first whose name holds ``loss``, else the first there is."""
+    """Collects the metrics' values as they come, and shows one: a loss as soon as there is one.
+
+    The first metric whose name holds ``loss``; else, among those that tell how well training goes, the one that is
+    logged most often. All are collected: one that is chosen late has its past.
+    """
 
     def __init__(self) -> None:
         self.metric: str | None = None
-        self._points: list[Point] = []
+        self._curves: dict[str, _Curve] = {}
 
     def add(self, latest: LatestMetrics) -> bool:
-        """Take the newest value; whether it was a new one."""
-        self.metric = self.metric or _choose(list(latest.samples))
-        sample = latest.of_first_rank(self.metric) if self.metric else None
-        if sample is None or not math.isfinite(sample.value):
-            return False
-        point = (float(len(self._points) if sample.step is None else sample.step), sample.value)
-        if self._points and point[0] <= self._points[-1][0]:
-            return False
-        self._points.append(point)
-        if len(self._points) > MAX_POINTS:
-            self._points = self._points[::2]
-        return True
+        """Take the newest values; whether there is more to show than before."""
+        changed = set()
+        for name in latest.samples:
+            sample = latest.of_first_rank(name)
+            if sample is not None and self._curves.setdefault(name, _Curve()).add(sample):
+                changed.add(name)
+        shown, self.metric = self.metric, self._choose()
+        return self.metric is not None and (self.metric != shown or self.metric in changed)
+
+    def _choose(self) -> str | None:
+        """The metric to show; of equals, the first."""
+        drawable = {name: curve for name, curve in self._curves.items() if curve.points}
+        return max(drawable, key=lambda name: (*_interest(name), drawable[name].num_values), default=None)
 
     def markdown(self) -> str:
-        """A heading with the newest value, and the curve as an image."""
-        svg = base64.b64encode(draw_curve(self._points).encode()).decode()
-        newest = format_value(self._points[-1][1])
+        """A heading with the newest value, and the curve as an image; there must have been something to show."""
+        points = self._curves[self.metric].points if self.metric is not None else []
+        svg = base64.b64encode(draw_curve(points).encode()).decode()
+        newest = format_value(points[-1][1])
         return f"### {self.metric}: {newest}\n\n![{self.metric}](data:image/svg+xml;base64,{svg})\n"
+
+
+class _Curve:
+    """One metric's points, every other one of them dropped where they become too many."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self._newest: Sample | None = None
+
+    @property
+    def num_values(self) -> int:
+        """How many were logged, though not all were seen."""
+        return 0 if self._newest is None else self._newest.position + 1
+
+    def add(self, sample: Sample) -> bool:
+        """Take the newest value; whether it is a point further on. What is not finite cannot be drawn."""
+        if self._newest is not None and sample.position <= self._newest.position:
+            return False
+        self._newest = sample
+        step = float(sample.position if sample.step is None else sample.step)
+        if not math.isfinite(sample.value) or (self.points and step <= self.points[-1][0]):
+            return False
+        self.points.append((step, sample.value))
+        if len(self.points) > MAX_POINTS:
+            self.points = self.points[::2]
+        return True
 
 
 def draw_curve(points: Sequence[Point]) -> str:
@@ -72,6 +104,6 @@ def _place(value: float, low: float, high: float, size: int) -> float:
     return MARGIN + share * (size - 2 * MARGIN)
 
 
-def _choose(names: list[str]) -> str | None:
-    losses = [name for name in names if "loss" in name.lower()]
-    return next(iter(losses or names), None)
+def _interest(name: str) -> tuple[bool, bool]:
+    is_loss = "loss" in name.lower()
+    return is_loss, name not in SHOWN_APART

@@ -57,6 +57,11 @@ class LocalJob:
         """The command's own output."""
         return self._log_path
 
+    @property
+    def ended(self) -> bool:
+        """Whether the supervisor has exited, which it does last."""
+        return self._process.poll() is not None
+
     def wait(self, on_tick: Callable[[], None]) -> ExitReport:
         """Wait for its end; see ``Job``."""
         try:

@@ -114,3 +114,29 @@ def workspace_lock(home: Path, key: StageKey) -> Path:
 def discard_checkpoints(home: Path, key: StageKey) -> None:
     """Remove the checkpoints of a training that has ended well, or that must start afresh."""
     shutil.rmtree(checkpoints_directory(home, key), ignore_errors=True)
+    _begun_by(home, key).unlink(missing_ok=True)
+
+
+def begin_afresh(home: Path, key: StageKey, pipeline_run: str) -> None:
+    """Remove the checkpoints that other pipeline runs have left; attempts of one run go on from each other's.
+
+    Counting attempts would not do: on a work pool each is the first one of a flow of its own, and a run that crashed
+    before it came to training has had none.
+
+    Args:
+        home: This machine's directory.
+        key: The training.
+        pipeline_run: Id of the pipeline run that trains.
+    """
+    note = _begun_by(home, key)
+    if note.exists() and note.read_text() == pipeline_run:
+        return
+    discard_checkpoints(home, key)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(pipeline_run)
+
+
+def _begun_by(home: Path, key: StageKey) -> Path:
+    """Names the pipeline run that began a training afresh; beside its checkpoints, which scripts list."""
+    directory = checkpoints_directory(home, key)
+    return directory.with_name(f"{directory.name}.run")

@@ -14,12 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
-from prefect.runtime import task_run
+from prefect.runtime import flow_run, task_run
 
 from trainyard.tasks.artifacts.digests import digest_bytes
 from trainyard.tasks.artifacts.products import StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey
+from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, look_up, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.gpu_slots import gpu_slots
@@ -33,7 +34,7 @@ from trainyard.tasks.training.imports import imported_distributions
 from trainyard.tasks.training.live_curve import LiveCurve
 from trainyard.tasks.training.packages.lock import PackageLock
 from trainyard.tasks.training.packages.packages import Asked, package_components, prepare, read_asked, resolve
-from trainyard.tasks.training.run_directory import discard_checkpoints
+from trainyard.tasks.training.run_directory import begin_afresh, discard_checkpoints
 from trainyard.tasks.training.snapshot import snapshot_source, source_files
 from trainyard.tasks.training.train import train_model
 
@@ -68,8 +69,8 @@ def train(
     lock = resolve(asked, context, anew=context.cache != "on" and task_run.run_count == 1)
 
     def work(key: StageKey) -> TrainedRun:
-        if context.cache != "on" and task_run.run_count == 1:
-            discard_checkpoints(context.home, key)
+        if context.cache != "on":
+            begin_afresh(context.home, key, _pipeline_run(context))
         packages = prepare(asked, lock, context)
         reporter = _ProgressReporter()
         with gpu_slots(slots, estimator.process_count_per_node if estimator.use_gpu else 0):
@@ -81,6 +82,12 @@ def train(
         return _components(estimator, source, data, asked, lock)
 
     return as_state(run_stage(TRAIN, components, work, context, on_recorded=partial(discard_checkpoints, context.home)))
+
+
+def _pipeline_run(context: StageContext) -> str:
+    """The id of the pipeline run that this is for: elsewhere, where this is a work pool's machine."""
+    named = RunName.parse(context.run_folder) if context.run_folder else None
+    return named.id if named else str(flow_run.id or task_run.id)
 
 
 def look_up_training(

@@ -23,7 +23,13 @@ from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.failure import describe_failure
 from trainyard.tasks.training.follow import Follower
 from trainyard.tasks.training.hosts.plan import hosts_plan, on_hosts
-from trainyard.tasks.training.keep import files_left_outside, keep_failed_run, keep_logs
+from trainyard.tasks.training.keep import (
+    files_left_outside,
+    keep_failed_run,
+    keep_interrupted_run,
+    keep_logs,
+    keep_outputs,
+)
 from trainyard.tasks.training.launch import launch_spec
 from trainyard.tasks.training.launchers.choose import launcher_for
 from trainyard.tasks.training.launchers.command import LaunchCommand
@@ -83,7 +89,12 @@ def train_model(
         job = launcher.start(command, log_path=run.launcher_log, grace_s=Settings().stop_grace_s, held=lock)
         watch = StallWatch(run, estimator.stall_timeout_s)
         follower = Follower(run, on_progress, watch, elsewhere=isinstance(estimator.compute_target, Hosts))
-        report = job.wait(lambda: follower.tick(job))
+        try:
+            report = job.wait(lambda: follower.tick(job))
+        except BaseException:  # Ctrl-C and cancellation too
+            if job.ended:  # else a second signal has come, which must not wait for anything
+                keep_interrupted_run(run, views.roots, context)
+            raise
         follower.finish()
         if report.reason == "supervisor-lost":
             end_remains(run.checkpoints)
@@ -105,7 +116,7 @@ def train_model(
     return TrainedRun(
         run_id=run.run_id,
         source=source,
-        outputs=context.store.put_tree(run.source / "outputs"),
+        outputs=keep_outputs(run, context),
         logs=keep_logs(run, context),
         records=context.store.put_tree(run.records),
         world_size=estimator.world_size,
@@ -122,6 +133,7 @@ def _prepare_checkpoints(run: RunDirectory, estimator: PyTorch, data: StagedData
         staged = dataset_path(context.home, datasets[as_reference(estimator.resume_from)])
         if seed_checkpoints(staged, run.checkpoints):
             log.info("Beginning with the checkpoints of %s", as_reference(estimator.resume_from).uri)
+            set_aside_broken(run.checkpoints, run.path / "broken" / "resume_from")
     return any(run.checkpoints.iterdir())
 
 

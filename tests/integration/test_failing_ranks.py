@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -160,3 +162,45 @@ def test_the_logs_of_all_ranks_are_kept_when_one_fails(train, home, tmp_path, ca
     for rank in (0, 1):
         assert any(f"rank {rank} begins\n".encode() in data[:20] for data in stored)
     assert os.path.isdir(home)
+
+
+class Terminated(BaseException):
+    """What a cancellation raises in the thread that waits, as Prefect's ``TerminationSignal`` does."""
+
+
+@pytest.fixture
+def raised_by_sigterm():
+    def terminate(signum, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)], ids=["ctrl-c", "cancel"]
+)
+def test_what_was_written_is_kept_when_training_is_ended_from_outside(
+    train, home, tmp_path, raised_by_sigterm, caplog, ending, expected
+):
+    def written():
+        return any("about to end" in path.read_text() for path in home.glob("runs/*/ranks/rank-*.log"))
+
+    def end():
+        if wait_for(written, seconds=120):
+            os.kill(os.getpid(), ending)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        with pytest.raises(expected):
+            train({"--end": "wait", "--write": ""})
+    finally:
+        thread.join()
+    (run,) = (home / "runs").iterdir()
+    assert (run / "source" / "outputs" / "model.txt").read_text() == "half trained"
+    assert "about to end" in (run / "ranks" / "rank-00000.log").read_text()
+    kept = [path.read_bytes() for path in (tmp_path / "store" / "objects").rglob("*") if path.is_file()]
+    assert b"half trained" in kept and b"a line of a log" in kept
+    assert f"what it left is in {run}" in caplog.text

@@ -25,6 +25,10 @@ class Job(Protocol):
         """End the job and everything it started; does nothing where it has ended. May be called at any time."""
 
     @property
+    def ended(self) -> bool:
+        """Whether it has ended, and everything it started with it."""
+
+    @property
     def logs(self) -> Path:
         """The launcher's own output; the ranks have logs of their own."""
 

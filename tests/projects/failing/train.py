@@ -16,6 +16,7 @@ parser.add_argument("--end", default="nothing")  # how the chosen rank ends
 parser.add_argument("--rank", type=int, default=0)  # the chosen rank
 parser.add_argument("--others", default="wait")  # what the other ranks do meanwhile: one word for all, or one each
 parser.add_argument("--child", action="store_true")  # each rank first starts a child that does not want to go
+parser.add_argument("--write", action="store_true")  # each rank leaves something in outputs/ and logs/
 parser.add_argument("--mark", default="")
 arguments = parser.parse_args()
 rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("RANK", "0")))
@@ -102,6 +103,9 @@ if arguments.child:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", arguments.mark])
     command = [sys.executable, "-c", STUBBORN, arguments.mark]
     subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE).stdout.readline()
+if arguments.write:
+    Path("outputs", "model.txt").write_text("half trained")
+    Path("logs", "script.log").write_text("a line of a log")
 others = arguments.others.split(",")
 mine = arguments.end if rank == arguments.rank else others[(rank - (rank > arguments.rank)) % len(others)]
 if mine == "data-loader":

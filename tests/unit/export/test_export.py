@@ -14,6 +14,7 @@ from tests.unit.onnx_models import TokensAndMask, export_program, make_context, 
 from trainyard.tasks.errors import ExportError, ModelNotFoundError
 from trainyard.tasks.export import exporter
 from trainyard.tasks.export.export import export_onnx
+from trainyard.tasks.export.find import find_model
 from trainyard.tasks.export.task import EXPORT, export_components
 from trainyard.tasks.specs.export import OnnxExport
 
@@ -144,6 +145,11 @@ def test_of_two_programs_one_must_be_named(context, tmp_path):
     with pytest.raises(ModelNotFoundError, match=r"2 programs, best.pt2, last.pt2.*model_file='best.pt2'"):
         export_onnx(OnnxExport(), outputs, context)
     assert export_onnx(OnnxExport(model_file="best.pt2"), outputs, context).model_file == "best.pt2"
+
+
+def test_one_program_under_two_names_is_one(context, tmp_path):
+    outputs = put_files(context, tmp_path / "outputs", {"epoch-3.pt2": b"the same", "latest.pt2": b"the same"})
+    assert find_model(OnnxExport(), context.store.list_tree(outputs).entries) == "epoch-3.pt2"
 
 
 def test_what_is_no_program_at_all_is_refused(context, tmp_path):

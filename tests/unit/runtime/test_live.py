@@ -32,7 +32,7 @@ def test_follows_files_that_appear_and_grow(tmp_path: Path) -> None:
 
     assert progress_line(tail.latest) == "epoch 2 · loss 0.250 · 250 samples/s (2 ranks)"
     loss = tail.latest.of_first_rank("loss")
-    assert loss is not None and (loss.value, loss.step) == (0.25, 2)
+    assert loss is not None and (loss.value, loss.step, loss.position) == (0.25, 2, 1)
 
 
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
@@ -45,7 +45,9 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     assert progress_line(tail.latest) == "step 7 · loss 0.500"
 
 
-@pytest.mark.parametrize("bad", [b"not json\n", b"[1]\n", b'{"kind": "scalar"}\n', line("loss", "high"), b"\xff\n"])
+@pytest.mark.parametrize(
+    "bad", [b"not json\n", b"[1]\n", b'{"kind": "scalar"}\n', line("loss", "high"), line("loss", 10**309), b"\xff\n"]
+)
 def test_a_file_of_something_else_does_not_stop_the_others(tmp_path: Path, bad: bytes) -> None:
     append(tmp_path, 0, bad + line("loss", 1.0))
     append(tmp_path, 1, line("loss", 2.0))

@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,46 @@ def test_numbers_of_every_kind_survive(directory: Path, value: Any, written: Any
     record = records(directory)[1]
     assert (record["kind"], record["name"], record["value"], record["step"]) == ("scalar", "loss", written, 2)
     assert str(float(record["value"])) == str(float(value.item() if hasattr(value, "item") else value))
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (10**400, "Infinity"),
+        (-(10**5000), "-Infinity"),  # more digits than Python writes
+        (Fraction(10**400), "Infinity"),
+        (10**300, 10**300),
+    ],
+    ids=["large", "negative", "fraction", "fitting"],
+)
+def test_a_number_that_no_float_holds_is_an_infinity(directory: Path, value: Any, written: Any) -> None:
+    run = new_run(directory)
+    run.log("big", value)
+    run.log_list("bigs", [value])
+    assert [record["value"] for record in records(directory)[1:]] == [written, [written]]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"a": 3}, r"got 3 for 'a'; one row of single values goes to log_row\(\)"),
+        ({"a": [1, 2], "b": "xy"}, "got 'xy' for 'b'"),
+        ({"a": {"x": 1}}, "got {'x': 1} for 'a'"),
+        ({"a": np.float32(0.5)}, "for 'a'"),
+        ([1, 2], "got list"),
+    ],
+)
+def test_a_table_without_columns_is_refused(directory: Path, value: Any, words: str) -> None:
+    run = new_run(directory)
+    with pytest.raises(TypeError, match=rf"log_table\('t'\): expected a dictionary of columns.*{words}"):
+        run.log_table("t", value)
+    assert len(records(directory)) == 1
+
+
+def test_columns_of_every_kind_survive(directory: Path) -> None:
+    columns = {"list": [1, 2], "tuple": (1, 2), "array": np.array([1, 2]), "range": range(1, 3), "text": ["x", "y"]}
+    new_run(directory).log_table("t", columns)
+    assert records(directory)[1]["value"] == {**{column: [1, 2] for column in columns}, "text": ["x", "y"]}
 
 
 @pytest.mark.parametrize("value", ["high", None, [1, 2]])

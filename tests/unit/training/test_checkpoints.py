@@ -6,7 +6,9 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,8 +16,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainyard import Datastore, PyTorch
+from trainyard.tasks.artifacts.datasets import dataset_directory
+from trainyard.tasks.artifacts.products import StagedData, StagedDataset
+from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.caching.keys import StageKey
+from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.runtime.run import Run
 from trainyard.tasks.training.checkpoints import is_broken, seed_checkpoints, set_aside_broken
+from trainyard.tasks.training.run_directory import RunDirectory
+from trainyard.tasks.training.train import _prepare_checkpoints
 
 
 def as_torch(**options):
@@ -128,6 +138,19 @@ def test_checkpoints_to_resume_from_are_copies(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"source", "checkpoints"}
 
 
+def test_the_newest_of_the_copies_is_the_last_by_name(tmp_path):
+    source, checkpoints = tmp_path / "source", tmp_path / "checkpoints"
+    names = ["best.pt", "epoch-2.pt", "epoch-9/model.pt", "epoch-10/model.pt", "epoch-10/optimizer.pt"]
+    for name in reversed(names):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"whole")
+    checkpoints.mkdir()
+    assert seed_checkpoints(source, checkpoints)
+    assert sorted(names, key=lambda name: (checkpoints / name).stat().st_mtime) == names
+    assert max(checkpoints.iterdir(), key=lambda path: path.stat().st_mtime).name == "epoch-10"
+    assert (checkpoints / "epoch-10").stat().st_mtime <= time.time()
+
+
 def test_a_single_file_is_resumed_from_under_its_name(tmp_path):
     (tmp_path / "best.pt").write_bytes(b"whole")
     (tmp_path / "checkpoints").mkdir()
@@ -142,6 +165,31 @@ def test_a_training_with_checkpoints_of_its_own_goes_on_from_those(tmp_path):
         (folder / "last.pt").write_bytes(folder.name.encode())
     assert not seed_checkpoints(source, checkpoints)
     assert (checkpoints / "last.pt").read_bytes() == b"checkpoints"
+
+
+def test_a_broken_file_to_resume_from_is_set_aside(tmp_path, caplog):
+    home = tmp_path / "home"
+    dataset = StagedDataset(
+        uri=str(tmp_path / "earlier"),
+        sha256="a" * 64,
+        single_object=False,
+        num_objects=2,
+        num_bytes=1,
+        manifest=ArtifactRef(uri="memory://x", sha256="b" * 64, num_bytes=0),
+    )
+    staged = dataset_directory(home, dataset.sha256)
+    staged.mkdir(parents=True)
+    (staged / "epoch-1.pt").write_bytes(as_torch())
+    (staged / "epoch-2.pt").write_bytes(as_torch()[:700])
+    estimator = PyTorch(
+        source_directory=".", entry_script="train.py", resume_from=Datastore(url=str(tmp_path / "earlier"))
+    )
+    run = RunDirectory.create(home, StageKey("train", {}))
+    context = StageContext(store_url=str(tmp_path / "store"), home=home)
+    assert _prepare_checkpoints(run, estimator, StagedData(datasets=(dataset,)), context)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["epoch-1.pt"]
+    assert "'epoch-2.pt'" in caplog.text
+    assert (staged / "epoch-2.pt").exists()
 
 
 @pytest.fixture
@@ -168,6 +216,30 @@ def test_a_checkpoint_that_fails_leaves_the_one_before(run, tmp_path):
         except OSError:
             assert fails
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == b"first"
+    assert not list((tmp_path / "checkpoints" / ".partial").iterdir())
+
+
+def test_checkpoints_may_be_written_inside_of_each_other(run, tmp_path):
+    with run.checkpoint("model.pt") as outer:
+        with run.checkpoint("optimizer.pt") as inner:
+            inner.write_bytes(b"optimizer")
+        outer.write_bytes(b"model")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").glob("*.pt")}
+    assert written == {"model.pt": b"model", "optimizer.pt": b"optimizer"}
+
+
+def test_threads_may_write_checkpoints_of_one_name_at_once(run, tmp_path):
+    both_have_begun = threading.Barrier(2, timeout=60)
+
+    def write(content):
+        with run.checkpoint("last.pt") as path:
+            path.write_bytes(content[:1])
+            both_have_begun.wait()
+            path.write_bytes(content)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, [b"first", b"second"]))
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() in (b"first", b"second")
     assert not list((tmp_path / "checkpoints" / ".partial").iterdir())
 
 

@@ -79,9 +79,17 @@ def export_onnx(
         (folder / SIGNATURE_FILE).write_bytes(canonical_json(exported.signature.model_dump(mode="json")))
         for name, data in find_notes(settings, outputs, store, exported.signature).items():
             (folder / name).write_bytes(data)
+        for attempt in exported.attempts[:-1]:
+            log.warning("%s failed: %s", attempt.description, attempt.error)
         _describe(folder, kind, exported, provenance)
         bundle = store.put_tree(folder)
-    log.info("Exported %s as ONNX opset %d, %s bytes", model_file, exported.opset, f"{bundle.num_bytes:,}")
+    log.info(
+        "Exported %s with the %s as ONNX opset %d, %s bytes",
+        model_file,
+        exported.attempts[-1].description,
+        exported.opset,
+        f"{bundle.num_bytes:,}",
+    )
     return OnnxBundle(
         bundle=bundle,
         opset=exported.opset,

@@ -58,16 +58,18 @@ def write_onnx(model: TrainedModel, settings: OnnxExport, provenance: Mapping[st
     axes = named_axes(settings, model.example_inputs)
     names = _output_names(settings, model.output_names)
     with tempfile.TemporaryDirectory(prefix=scratch_prefix("traced")) as scratch:
-        onnx_model, attempts = climb(
-            attempts_for(settings, model.kind),
-            lambda attempt: convert(model, axes, names, attempt, Path(scratch)),
-        )
-        _name_axes(onnx_model, axes)
-        _require_dynamic(onnx_model, axes)
-        _remove_stack_traces(onnx_model)
-        onnx_model.metadata_props.update({**provenance, "trainyard.exporter": attempts[-1].description})
-        _save(onnx_model, folder)
-    _check(folder / MODEL_FILE)
+
+        def write(attempt: ExportAttempt) -> "ir.Model":
+            onnx_model = convert(model, axes, names, attempt, Path(scratch))
+            _name_axes(onnx_model, axes)
+            _require_dynamic(onnx_model, axes)
+            _remove_stack_traces(onnx_model)
+            onnx_model.metadata_props.update({**provenance, "trainyard.exporter": attempt.description})
+            _save(onnx_model, folder)
+            _check(folder / MODEL_FILE)
+            return onnx_model
+
+        onnx_model, attempts = climb(attempts_for(settings, model.kind), write)
     return Exported(
         signature=_signature(onnx_model, model),
         opset=onnx_model.opset_imports[""],
@@ -152,6 +154,7 @@ def _save(model: "ir.Model", folder: Path) -> None:
 
     weights = (value.const_value for value in model.graph.initializers.values())
     num_bytes = sum(weight.nbytes for weight in weights if weight is not None)
+    (folder / EXTERNAL_DATA_FILE).unlink(missing_ok=True)  # of an attempt that was not valid
     ir.save(model, folder / MODEL_FILE, external_data=EXTERNAL_DATA_FILE if num_bytes > MAX_INLINE_BYTES else None)
 
 

@@ -12,6 +12,16 @@ from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.classification import classify
+from trainyard.tasks.validation.figures import (
+    ChampionFigure,
+    Check,
+    Classification,
+    Footprint,
+    Latency,
+    OutputParity,
+    QualityFigure,
+    Regression,
+)
 from trainyard.tasks.validation.footprint import measure_footprint
 from trainyard.tasks.validation.gate import (
     champion_checks,
@@ -26,17 +36,7 @@ from trainyard.tasks.validation.parity import Comparison, compare
 from trainyard.tasks.validation.quality import Goal, quality_figures
 from trainyard.tasks.validation.reference import Reference
 from trainyard.tasks.validation.regression import residuals
-from trainyard.tasks.validation.report import (
-    ChampionFigure,
-    Check,
-    Classification,
-    Footprint,
-    Latency,
-    OutputParity,
-    QualityFigure,
-    Regression,
-    ValidationReport,
-)
+from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.samples import Samples
 from trainyard.tasks.validation.session import OrtModel, open_model
 from trainyard.tasks.validation.tolerance import tolerance_for
@@ -94,6 +94,7 @@ class Bench:
             outputs_sha256=outputs.sha256,
             model_file=bundle.model_file,
             model_num_bytes=model_num_bytes,
+            attempts=bundle.attempts,
             settings=self.settings,
             tolerances=tuple(tolerance_for(dtype, self.settings) for dtype in dtypes),
             samples=self.samples.used,

@@ -10,8 +10,8 @@ from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.layout import MODEL_FILE, SIGNATURE_FILE
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import ChampionFigure, QualityFigure
 from trainyard.tasks.validation.quality import Goal, are_probabilities, goal_of, measure
-from trainyard.tasks.validation.report import ChampionFigure, QualityFigure
 from trainyard.tasks.validation.samples import Samples, spread
 from trainyard.tasks.validation.session import open_model
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.process import Facts, ModelProcess
 from trainyard.tasks.models.serving import serve
-from trainyard.tasks.validation.report import Footprint
+from trainyard.tasks.validation.figures import Footprint
 from trainyard.tasks.validation.session import open_model
 
 if TYPE_CHECKING:

@@ -4,16 +4,9 @@ from trainyard.tasks.artifacts.products import Champion
 from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.specs.quality import LOWER_IS_BETTER, is_worse, problem_of
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import ChampionFigure, Check, Footprint, OutputParity, QualityFigure, Tolerance
 from trainyard.tasks.validation.quality import Goal
-from trainyard.tasks.validation.report import (
-    ChampionFigure,
-    Check,
-    Footprint,
-    OutputParity,
-    QualityFigure,
-    Tolerance,
-    ValidationReport,
-)
+from trainyard.tasks.validation.report import ValidationReport
 
 _MOST_NAMED = 10
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.signature import TensorSignature
-from trainyard.tasks.validation.report import HISTOGRAM_DECADES, OutputParity, Tolerance, WorstSample
+from trainyard.tasks.validation.figures import HISTOGRAM_DECADES, OutputParity, Tolerance, WorstSample
 
 if TYPE_CHECKING:
     import numpy as np

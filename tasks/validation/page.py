@@ -12,8 +12,9 @@ from trainyard.tasks.validation.charts import (
     training_chart,
 )
 from trainyard.tasks.validation.curves import Curves
+from trainyard.tasks.validation.figures import TOLERANCE_RULE, Check, Latency, WorstSample
 from trainyard.tasks.validation.page_style import STYLE
-from trainyard.tasks.validation.report import TOLERANCE_RULE, Check, Latency, ValidationReport, WorstSample
+from trainyard.tasks.validation.report import ValidationReport
 
 
 def render_page(
@@ -34,6 +35,7 @@ def render_page(
         _section("Samples that differ most", _worst(report, pictures or {})),
         _section("Speed and size", _speed(report)),
         _section("Training", _chart(training_chart(curves)) if curves else ""),
+        _section("How it was exported", _attempts(report)),
         _section("What was compared", _subject(report)),
     ]
     return (
@@ -94,8 +96,12 @@ def _checks(checks: Sequence[Check]) -> str:
 
 
 def _check_row(check: Check) -> list[str]:
-    mark = '<span class="badge good">passed</span>' if check.passed else '<span class="badge bad">failed</span>'
-    return [mark, *(escape(text) for text in (check.name, check.expected, check.found))]
+    texts = (escape(text) for text in (check.name, check.expected, check.found))
+    return [_mark(check.passed, "passed", "failed"), *texts]
+
+
+def _mark(is_good: bool, good: str, bad: str) -> str:
+    return f'<span class="badge {"good" if is_good else "bad"}">{good if is_good else bad}</span>'
 
 
 def _differences(report: ValidationReport) -> str:
@@ -231,6 +237,14 @@ def _latency_row(entry: Latency) -> list[str]:
         f"{onnx:,.0f}",
         f"{torch:,.0f}",
     ]
+
+
+def _attempts(report: ValidationReport) -> str:
+    rows = [
+        [_mark(attempt.error is None, "used", "failed"), escape(attempt.description), escape(attempt.error or "")]
+        for attempt in report.attempts
+    ]
+    return _table(["", "way", "why it failed"], rows, "checks") if rows else ""
 
 
 def _subject(report: ValidationReport) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.kinds import ModelKind
 from trainyard.tasks.models.trained import Axes
+from trainyard.tasks.models.training_mode import acts_as_training
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -63,7 +64,7 @@ class TrainedProgram:
                 continue
             names = [argument.name for argument in schema.arguments]
             given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-            if given.get("train") is True or given.get("training") is True or (given.get("dropout_p") or 0) > 0:
+            if acts_as_training(given):
                 found.append(schema.name.removeprefix("aten::"))
         return list(dict.fromkeys(found))
 

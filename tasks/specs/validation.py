@@ -48,6 +48,10 @@ class OrtValidation(Spec):
     """Largest allowed difference relative to |torch|, for floats of any width; by default 1e-4 for float32, which is
     below the rounding error of float16: a model that lost precision fails. The report says what was used, and why."""
 
+    batch_dependent: bool = Field(default=False, title="Batch dependent")
+    """The model's answer to a sample may depend on the others of its batch, as similarities within a batch do. Else that
+    is taken for batch statistics or dropout left in training mode, and fails."""
+
     min_agreement: float = Field(default=1.0, ge=0, le=1, title="Least label agreement")
     """Smallest fraction of samples on which both runtimes choose the same class (classifiers only)."""
 

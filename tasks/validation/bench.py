@@ -31,6 +31,7 @@ from trainyard.tasks.validation.gate import (
     quality_checks,
     ran,
 )
+from trainyard.tasks.validation.independence import independence_check
 from trainyard.tasks.validation.latency import latency_batch_sizes, measure_latency
 from trainyard.tasks.validation.parity import Comparison, compare
 from trainyard.tasks.validation.quality import Goal, quality_figures
@@ -78,6 +79,14 @@ class Bench:
         self._measure_footprint(model_path, provider)
         for batch_size in latency_batch_sizes(self.signature, self.batch_sizes):
             self._time(model_path, provider, batch_size)
+
+    def check_independence(self) -> None:
+        """See that the trained model's answers do not depend on who else is in the batch."""
+        if self.settings.batch_dependent:
+            return
+        batch_size = max(self.batch_sizes)
+        check = independence_check(self.reference, self.signature, self.samples, batch_size, self.settings)
+        self.checks += [check] if check else []
 
     def report(
         self,

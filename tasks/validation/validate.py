@@ -123,6 +123,7 @@ def _measure(
         )
         damage = _damage(folder)
         bench.checks.append(bundle_check(damage))
+        bench.check_independence()
         if damage is None:
             for provider in settings.providers:
                 bench.run_provider(folder / MODEL_FILE, provider)

@@ -9,9 +9,10 @@ import pytest
 from torch import nn
 
 from tests.unit.onnx_models import Cnn, exported, images, logits, make_context, npz, program, put_files
+from tests.unit.saved_models import NETWORK, project
 from tests.unit.validation.test_models_that_work import TABLE, saved, trained
 from trainyard.tasks.artifacts.filesystem import Location
-from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
+from trainyard.tasks.errors import ArtifactDamagedError, ExportError, ValidationFailedError
 from trainyard.tasks.export import exporter
 from trainyard.tasks.models.bundle import BundleDescription, describe_files, verify_bundle, write_description
 from trainyard.tasks.specs.validation import OrtValidation
@@ -160,6 +161,55 @@ def test_external_data_that_is_missing_or_swapped(tmp_path, failures, monkeypatc
         "more": "notes.txt does not",
     }
     assert list(found) == ["bundle: whole"] and said[damage] in found["bundle: whole"]
+
+
+LEFT_IN_TRAINING = """
+import torch, model
+torch.jit.trace(model.trained().train(), torch.rand(8, 4), check_trace=False).save("outputs/model.pt")
+"""
+
+
+@pytest.mark.parametrize("operations", ["batch_norm, dropout", "batch_norm"])
+def test_a_trace_that_was_made_in_training_mode(tmp_path, operations):
+    network = NETWORK if "dropout" in operations else NETWORK.replace("Dropout(0.5)", "Dropout(0)")
+    with pytest.raises(ExportError, match=f"TorchScript file was saved in training mode: {operations} would act"):
+        project(tmp_path, LEFT_IN_TRAINING, model=network).export()
+
+
+def test_a_script_made_in_training_mode_asks_for_its_mode_and_is_no_defect(tmp_path):
+    script = "import torch, model; torch.jit.script(model.trained().train()).save('outputs/model.pt')"
+    saved = project(tmp_path, script, model=NETWORK)
+    product, report = saved.validate(saved.export())
+    assert product.summary.passed
+    assert [c.passed for c in report.checks if c.name.endswith("samples independent")] == [True]
+
+
+CENTRED_BY_ITS_BATCH = """
+import torch
+from torch import nn
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y - y.mean(0)
+"""
+
+
+@pytest.mark.parametrize("dynamic_batch", [True, False])
+def test_answers_that_depend_on_the_other_samples_of_the_batch(tmp_path, dynamic_batch):
+    """Both runtimes agree, at every batch size."""
+    script = "import torch, model; torch.save(model.Centred().state_dict(), 'outputs/model.pt')"
+    saved = project(tmp_path, script, model=CENTRED_BY_ITS_BATCH)
+    bundle = saved.export(module="model:Centred", dynamic_batch=dynamic_batch)
+    with pytest.raises(ValidationFailedError, match=r"samples independent: expected .*; found output differs") as caught:
+        saved.validate(bundle)
+    report = ValidationReport.model_validate_json(Location(caught.value.report_uri).read_bytes())
+    assert len(report.failures) == 1
+    assert saved.validate(bundle, batch_dependent=True)[0].summary.passed
 
 
 def test_a_worse_model_than_the_champion(tmp_path):

@@ -13,7 +13,7 @@ _CHANCES = ("p", "dropout", "dropout_p")
 
 
 def acts_as_training(arguments: Mapping[str, object]) -> bool:
-    """Whether an operator with these constant arguments, by name in its schema, drops values or uses batch statistics."""
+    """Whether an operator with these constant arguments, by name, drops values or uses batch statistics."""
     trains = arguments.get("train") is True or arguments.get("training") is True
     chances = [arguments[name] for name in _CHANCES if name in arguments]
     return trains if not chances else any(chances) and (trains or "dropout_p" in arguments)

@@ -28,6 +28,7 @@ from trainyard.tasks.validation.gate import (
     did_not_run,
     parity_checks,
     provider_check,
+    provider_unproven,
     quality_checks,
     ran,
 )
@@ -166,10 +167,13 @@ class Bench:
 
     def _measure_footprint(self, model_path: Path, provider: str) -> None:
         batch_size = max(self.batch_sizes)
-        footprint = measure_footprint(model_path, provider, self.samples.batch(batch_size), self.scratch)
-        if footprint is not None:
-            self.footprint.append(footprint)
-            self.checks.append(provider_check(footprint))
+        try:
+            footprint = measure_footprint(model_path, provider, self.samples.batch(batch_size), self.scratch)
+        except ValidationFailedError as error:
+            self.checks.append(provider_unproven(provider, error, self.settings))
+            return
+        self.footprint.append(footprint)
+        self.checks.append(provider_check(footprint, self.settings))
 
     def _time(self, model_path: Path, provider: str, batch_size: int) -> None:
         try:

@@ -209,6 +209,11 @@ class Footprint(Spec):
     nodes: dict[str, int] = Field(default_factory=dict)
     """Nodes of the graph by the execution provider that ran them."""
 
+    @property
+    def node_share(self) -> float:
+        """Fraction of the nodes that ran in the provider itself."""
+        return self.nodes.get(self.provider, 0) / max(sum(self.nodes.values()), 1)
+
 
 class Latency(Spec):
     """Milliseconds of one call, ONNX Runtime and eager torch on the same machine in the same run."""

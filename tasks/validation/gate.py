@@ -9,6 +9,8 @@ from trainyard.tasks.validation.quality import Goal
 from trainyard.tasks.validation.report import ValidationReport
 
 _MOST_NAMED = 10
+CPU_PROVIDER = "CPUExecutionProvider"
+"""Takes every node itself: there is nothing below it to fall back to."""
 
 
 def ran(where: str) -> Check:
@@ -63,17 +65,35 @@ def bundle_check(error: ArtifactDamagedError | None) -> Check:
     )
 
 
-def provider_check(footprint: Footprint) -> Check:
-    """The provider that was asked for did run nodes, whatever the session says."""
+def provider_check(footprint: Footprint, settings: OrtValidation) -> Check:
+    """The provider that was asked for did run the graph, or most of it, whatever the session says."""
     name, nodes = footprint.provider, footprint.nodes
-    total = sum(nodes.values())
     others = ", ".join(f"{count} in {other}" for other, count in nodes.items() if other != name)
+    found = f"{nodes.get(name, 0)} of {sum(nodes.values())} do ({footprint.node_share:.0%})"
     return Check(
         name=f"{name}: runs nodes",
-        passed=nodes.get(name, 0) > 0,
-        expected=f"nodes of the graph run in {name}",
-        found=f"{nodes.get(name, 0)} of {total} do" + (f", {others}" if others else ""),
+        passed=footprint.node_share >= _least_share(name, settings),
+        expected=_share_expected(name, settings),
+        found=found + (f", {others}" if others else ""),
     )
+
+
+def provider_unproven(provider: str, error: ValidationFailedError, settings: OrtValidation) -> Check:
+    """The same, where nothing could be measured: what is not proven fails."""
+    return Check(
+        name=f"{provider}: runs nodes",
+        passed=False,
+        expected=_share_expected(provider, settings),
+        found=f"not measured: {error}",
+    )
+
+
+def _least_share(provider: str, settings: OrtValidation) -> float:
+    return 1.0 if provider == CPU_PROVIDER else settings.min_node_share
+
+
+def _share_expected(provider: str, settings: OrtValidation) -> str:
+    return f"at least {_least_share(provider, settings):.0%} of the graph's nodes run in {provider}"
 
 
 def champion_checks(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def independence_check(
     reference: Reference, signature: ModelSignature, samples: Samples, batch_size: int, settings: OrtValidation
 ) -> Check | None:
-    """Half of a batch keeps its samples, the other half gets copies of the first one: the answers to the kept must stay.
+    """Half of a batch keeps its samples, the other half gets copies of the first one: answers to the kept must stay.
 
     Batch statistics and dropout that were left in the model can be the same in both runtimes, so parity does not show
     them; this does. The batch has the same size both times, so that rounding is the same, too.

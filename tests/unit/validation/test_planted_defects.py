@@ -15,7 +15,10 @@ from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.errors import ArtifactDamagedError, ExportError, ValidationFailedError
 from trainyard.tasks.export import exporter
 from trainyard.tasks.models.bundle import BundleDescription, describe_files, verify_bundle, write_description
+from trainyard.tasks.models.process import ModelProcess
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import Footprint
+from trainyard.tasks.validation.gate import provider_check
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.validate import validate_model
 
@@ -129,6 +132,29 @@ def test_a_provider_that_leaves_all_nodes_to_another(failures):
     assert "in CPUExecutionProvider" in found[f"{silent}: runs nodes"]
 
 
+def test_a_provider_whose_nodes_cannot_be_counted(failures, monkeypatch):
+    """The process that measures ends without an answer: nothing is proven, so nothing is passed."""
+    from trainyard.tasks.validation import footprint
+
+    monkeypatch.setattr(footprint, "MODULE", "trainyard.no_such_module")
+    monkeypatch.setattr(footprint, "ModelProcess", ModelProcess)
+    found = failures(program())
+    assert found.keys() == {"CPUExecutionProvider: runs nodes"}
+    assert "not measured: " in found["CPUExecutionProvider: runs nodes"]
+
+
+@pytest.mark.parametrize(("num_nodes", "least", "passed"), [(1, 0.5, False), (50, 0.5, True), (50, 0.51, False)])
+def test_a_provider_that_runs_too_few_of_the_nodes(num_nodes, least, passed):
+    provider = "CUDAExecutionProvider"
+    nodes = {provider: num_nodes, "CPUExecutionProvider": 100 - num_nodes}
+    figures = Footprint(provider=provider, load_ms=1, peak_num_bytes=1, nodes=nodes)
+    check = provider_check(figures, OrtValidation(min_node_share=least))
+    assert check.passed is passed
+    assert f"{num_nodes} of 100 do ({num_nodes}%), {100 - num_nodes} in CPUExecutionProvider" in check.found
+    on_cpu = figures.model_copy(update={"provider": "CPUExecutionProvider"})
+    assert not provider_check(on_cpu, OrtValidation(min_node_share=least)).passed  # it takes every node
+
+
 def test_stale_external_data(failures, monkeypatch):
     monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", 0)
     stale = exported.__wrapped__(program(seed=1), True)[1]
@@ -205,7 +231,7 @@ def test_answers_that_depend_on_the_other_samples_of_the_batch(tmp_path, dynamic
     script = "import torch, model; torch.save(model.Centred().state_dict(), 'outputs/model.pt')"
     saved = project(tmp_path, script, model=CENTRED_BY_ITS_BATCH)
     bundle = saved.export(module="model:Centred", dynamic_batch=dynamic_batch)
-    with pytest.raises(ValidationFailedError, match=r"samples independent: expected .*; found output differs") as caught:
+    with pytest.raises(ValidationFailedError, match=r"samples independent: .*; found output differs") as caught:
         saved.validate(bundle)
     report = ValidationReport.model_validate_json(Location(caught.value.report_uri).read_bytes())
     assert len(report.failures) == 1

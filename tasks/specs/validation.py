@@ -34,9 +34,9 @@ class OrtValidation(Spec):
     """Every provider named here is tested on its own, and asserted to be the one that ran."""
 
     min_node_share: float = Field(default=0.5, gt=0, le=1, title="Least share of nodes")
-    """Of the graph's nodes, at least this share must run in the provider itself, where that is not the CPU's; ONNX Runtime
-    gives to the CPU what a provider cannot run, and some of it (sizes and shapes) on purpose. Providers that fuse many
-    nodes into one, such as TensorRT, may need less."""
+    """Of the graph's nodes, at least this share must run in the provider itself, where that is not the CPU's; ONNX
+    Runtime gives to the CPU what a provider cannot run, and some of it (sizes and shapes) on purpose. Providers that
+    fuse many nodes into one, such as TensorRT, may need less."""
 
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1, title="Batch sizes")
     """Batch sizes to compare at; by default 1, the exported example's, and one that is neither. Batches of 1

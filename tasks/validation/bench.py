@@ -63,6 +63,7 @@ class Bench:
     latency: list[Latency] = field(default_factory=list)
     footprint: list[Footprint] = field(default_factory=list)
     champion: list[ChampionFigure] = field(default_factory=list)
+    champion_note: str = ""
     classification: Classification | None = None
     regression: Regression | None = None
 
@@ -112,7 +113,7 @@ class Bench:
             checks=(
                 *self.checks,
                 *quality_checks(self.quality, self.settings, self.goal.note),
-                *champion_checks(self.champion, champion, self.settings, self.goal),
+                *champion_checks(self.champion, champion, self.settings, self.goal, self.champion_note),
             ),
             parity=tuple(self.parity),
             quality=tuple(self.quality),

@@ -97,7 +97,7 @@ def _share_expected(provider: str, settings: OrtValidation) -> str:
 
 
 def champion_checks(
-    figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation, goal: Goal
+    figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation, goal: Goal, note: str = ""
 ) -> list[Check]:
     """Not worse than the registered champion by more than the margin, in each metric that decides.
 
@@ -106,13 +106,14 @@ def champion_checks(
         champion: The registered version, where there is one.
         settings: The margin.
         goal: What was measured, or why nothing was.
+        note: Why the champion could not be loaded.
     """
     margin = settings.champion_margin
     if champion is None or margin is None:
         return []
     where = f"champion version {champion.version}"
     if not figures or goal.problem is None:
-        reason = goal.note or "the champion does not take these samples, or does not answer them in this way"
+        reason = note or goal.note or "the champion does not take these samples, or does not answer them in this way"
         return [
             Check(
                 name=where,

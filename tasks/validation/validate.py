@@ -128,7 +128,10 @@ def _measure(
             for provider in settings.providers:
                 bench.run_provider(folder / MODEL_FILE, provider)
     if champion is not None:
-        bench.champion = compare_with_champion(champion, bench.quality, samples, settings, store, scratch)
+        try:
+            bench.champion = compare_with_champion(champion, bench.quality, samples, settings, store, scratch)
+        except ArtifactDamagedError as error:
+            bench.champion_note = str(error)
     num_bytes = sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*"))
     report = bench.report(bundle, outputs, num_bytes, champion, _labels(folder))
     return report, pictures_of(samples, report)

@@ -84,7 +84,7 @@ def _files_of(champion: Champion, store: ArtifactStore, scratch: Path) -> Path:
         if problem is not None:
             raise ArtifactDamagedError(
                 f"version {champion.version} is damaged: {damage} {problem} Give the champion back to the version "
-                "before it, trainyard models rollback NAME --reason 'damaged'; or register the model again, and promote it"
+                "before it, trainyard models rollback NAME --reason 'damaged'; or promote a version that is whole"
             ) from damage
         log.warning("%s The registry's own copy of version %d is used in its place.", damage, champion.version)
         return scratch / "registered"

@@ -108,7 +108,7 @@ class OutputParity(Spec):
     """Values outside the tolerance."""
 
     num_non_finite: int
-    """Values that are NaN in either runtime, or infinite in one and not just so in the other; left out of the errors."""
+    """Values that are NaN in either runtime, or infinite in one and not so in the other; left out of the errors."""
 
     atol_needed: float
     """The smallest absolute tolerance that all values would meet."""

@@ -171,8 +171,8 @@ class Meter:
 def _integer_difference(want: "Array", got: "Array") -> "Array | None":
     """Absolute differences of integers, never zero where they differ; None of others.
 
-    float64 holds every integer up to 2^53 only, so they are subtracted as what they are: the larger less the smaller, in
-    unsigned numbers, where that cannot overflow.
+    float64 holds every integer up to 2^53 only, so they are subtracted as what they are: the larger less the smaller,
+    in unsigned numbers, where that cannot overflow.
     """
     import numpy as np
 

@@ -77,6 +77,15 @@ class TrainedProgram:
         """Names of the tensor inputs: the parameters of ``forward``, in order."""
         return tuple(name for name, _ in self._user_inputs if name)
 
+    @property
+    def input_sizes(self) -> dict[str, tuple[int | str, ...]]:
+        """Sizes of each input; an axis that takes any size is its symbol."""
+        values = {node.name: node.meta["val"] for node in self.program.graph.nodes if node.op == "placeholder"}
+        return {
+            name: tuple(size if isinstance(size, int) else str(size) for size in values[name].shape)
+            for name in self.input_names
+        }
+
     @cached_property
     def example_inputs(self) -> "dict[str, Array]":
         """The inputs that the program was exported with, by name.

@@ -110,7 +110,7 @@ def _differences(report: ValidationReport) -> str:
     header = ["provider", "batch", "output", "max abs", "mean abs", "max rel", "mean rel", "worst sample"]
     rows = [
         [
-            escape(entry.provider.removesuffix("ExecutionProvider")),
+            _provider(entry.provider),
             escape(f"{entry.batch_size}" + "".join(f", {axis} {size}" for axis, size in entry.sizes.items())),
             escape(entry.output),
             f"{entry.max_abs_error:.2e}",
@@ -136,7 +136,7 @@ def _quality(report: ValidationReport) -> str:
         why = report.quality_note or "a runtime failed, or gave NaN or infinities"
         return f'<p class="note">Not measured: {escape(why)}.</p>' if report.samples.labelled else ""
     rows = [
-        [escape(f.provider), escape(f.metric), f"{f.torch:.4f}", f"{f.onnxruntime:.4f}", f"{f.difference:+.2e}"]
+        [_provider(f.provider), escape(f.metric), f"{f.torch:.4f}", f"{f.onnxruntime:.4f}", f"{f.difference:+.2e}"]
         for f in report.quality
     ]
     body = _table(["provider", "metric", "torch", "ONNX Runtime", "difference"], rows)
@@ -215,10 +215,10 @@ def _speed(report: ValidationReport) -> str:
     rows = [_latency_row(entry) for entry in report.latency]
     costs = [
         [
-            escape(cost.provider),
+            _provider(cost.provider),
             f"{cost.load_ms:.1f} ms",
             _size(cost.peak_num_bytes) if cost.peak_num_bytes else "&#8211;",
-            escape(", ".join(f"{count} in {name}" for name, count in cost.nodes.items())),
+            ", ".join(f"{count} in {_provider(name)}" for name, count in cost.nodes.items()),
         ]
         for cost in report.footprint
     ]
@@ -231,7 +231,7 @@ def _latency_row(entry: Latency) -> list[str]:
     onnx, torch = entry.samples_per_second
     times = (entry.onnxruntime_p50_ms, entry.onnxruntime_p95_ms, entry.torch_p50_ms, entry.torch_p95_ms)
     return [
-        escape(entry.provider.removesuffix("ExecutionProvider")),
+        _provider(entry.provider),
         str(entry.batch_size),
         *(f"{ms:.3f} ms" for ms in times),
         f"{onnx:,.0f}",
@@ -245,6 +245,10 @@ def _attempts(report: ValidationReport) -> str:
         for attempt in report.attempts
     ]
     return _table(["", "way", "why it failed"], rows, "checks") if rows else ""
+
+
+def _provider(name: str) -> str:
+    return escape(name.removesuffix("ExecutionProvider"))
 
 
 def _subject(report: ValidationReport) -> str:

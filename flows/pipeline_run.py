@@ -200,8 +200,7 @@ class PipelineRunner:
         """The registered version that the new model is compared with, where that is asked for and there is one."""
         if validation.champion_margin is None:
             return None
-        found = find_champion(self.model_name, ArtifactStore(self._store_url), bundle.bundle.sha256)
-        return Champion(version=found.version, bundle=found.bundle) if found else None
+        return find_champion(self.model_name, ArtifactStore(self._store_url), bundle.bundle.sha256)
 
     def lineage(self, data: StagedData, trained: TrainedRun, metrics: CollectedMetrics) -> Lineage:
         """Where the model comes from."""

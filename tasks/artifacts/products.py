@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.results import ExportAttempt, ValidationSummary
 from trainyard.tasks.specs.spec import Spec
@@ -137,6 +137,12 @@ class Champion(Spec):
 
     bundle: ArtifactRef
     """Tree: its ONNX bundle."""
+
+    folder: str | None = None
+    """Below the store's root: the registry's own copy of the bundle's files, for where the bundle is damaged."""
+
+    files: tuple[TreeEntry, ...] = ()
+    """These files; the bundle's digest is that of their listing."""
 
 
 class RegisteredModel(Spec):

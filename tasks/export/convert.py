@@ -37,6 +37,13 @@ def convert(
     return _through_dynamo(model, axes, output_names, attempt)
 
 
+def default_opset() -> int:
+    """The opset that both exporters take where none is asked for."""
+    from torch.onnx._constants import ONNX_DEFAULT_OPSET
+
+    return ONNX_DEFAULT_OPSET
+
+
 def _through_dynamo(
     model: TrainedModel, axes: Axes, output_names: tuple[str, ...], attempt: ExportAttempt
 ) -> "ir.Model":

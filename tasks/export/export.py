@@ -22,6 +22,7 @@ from trainyard.tasks.models.kinds import ModelKind, kind_of
 from trainyard.tasks.models.layout import SIGNATURE_FILE
 from trainyard.tasks.models.loading import load_request, model_process, require_loadable
 from trainyard.tasks.models.program import load_program
+from trainyard.tasks.models.training_mode import require_evaluation
 from trainyard.tasks.runtime.scratch import scratch_prefix
 from trainyard.tasks.specs.export import OnnxExport
 
@@ -79,9 +80,17 @@ def export_onnx(
         (folder / SIGNATURE_FILE).write_bytes(canonical_json(exported.signature.model_dump(mode="json")))
         for name, data in find_notes(settings, outputs, store, exported.signature).items():
             (folder / name).write_bytes(data)
+        for attempt in exported.attempts[:-1]:
+            log.warning("%s failed: %s", attempt.description, attempt.error)
         _describe(folder, kind, exported, provenance)
         bundle = store.put_tree(folder)
-    log.info("Exported %s as ONNX opset %d, %s bytes", model_file, exported.opset, f"{bundle.num_bytes:,}")
+    log.info(
+        "Exported %s with the %s as ONNX opset %d, %s bytes",
+        model_file,
+        exported.attempts[-1].description,
+        exported.opset,
+        f"{bundle.num_bytes:,}",
+    )
     return OnnxBundle(
         bundle=bundle,
         opset=exported.opset,
@@ -95,12 +104,7 @@ def _export_program(
     path: Path, model_file: str, settings: OnnxExport, provenance: dict[str, str], folder: Path
 ) -> Exported:
     program = load_program(path, shown_as=model_file)
-    if program.was_training:
-        raise ExportError(
-            f"{model_file} was saved in training mode: {', '.join(program.training_operations)} would act as while "
-            "training, so that a sample's answer depends on chance or on its neighbours. Call model.eval() before "
-            "torch.export.export."
-        )
+    require_evaluation(program.training_operations, model_file, "Call model.eval() before torch.export.export.")
     return write_onnx(program, settings, provenance, folder)
 
 

@@ -12,6 +12,7 @@ from trainyard.tasks.export.axes import named_axes
 from trainyard.tasks.export.convert import convert
 from trainyard.tasks.export.ladder import attempts_for, climb
 from trainyard.tasks.models.layout import EXTERNAL_DATA_FILE, MODEL_FILE
+from trainyard.tasks.models.program import TrainedProgram
 from trainyard.tasks.models.signature import ModelSignature, TensorSignature
 from trainyard.tasks.models.trained import Axes, TrainedModel
 from trainyard.tasks.runtime.scratch import scratch_prefix
@@ -57,17 +58,21 @@ def write_onnx(model: TrainedModel, settings: OnnxExport, provenance: Mapping[st
     """
     axes = named_axes(settings, model.example_inputs)
     names = _output_names(settings, model.output_names)
+    if isinstance(model, TrainedProgram):
+        _require_any_size(model.input_sizes, axes)  # what it was saved with no exporter can change
     with tempfile.TemporaryDirectory(prefix=scratch_prefix("traced")) as scratch:
-        onnx_model, attempts = climb(
-            attempts_for(settings, model.kind),
-            lambda attempt: convert(model, axes, names, attempt, Path(scratch)),
-        )
-        _name_axes(onnx_model, axes)
-        _require_dynamic(onnx_model, axes)
-        _remove_stack_traces(onnx_model)
-        onnx_model.metadata_props.update({**provenance, "trainyard.exporter": attempts[-1].description})
-        _save(onnx_model, folder)
-    _check(folder / MODEL_FILE)
+
+        def write(attempt: ExportAttempt) -> "ir.Model":
+            onnx_model = convert(model, axes, names, attempt, Path(scratch))
+            _name_axes(onnx_model, axes)
+            _require_any_size({value.name or "": _sizes(value) for value in onnx_model.graph.inputs}, axes)
+            _remove_stack_traces(onnx_model)
+            onnx_model.metadata_props.update({**provenance, "trainyard.exporter": attempt.description})
+            _save(onnx_model, folder)
+            _check(folder / MODEL_FILE)
+            return onnx_model
+
+        onnx_model, attempts = climb(attempts_for(settings, model.kind), write)
     return Exported(
         signature=_signature(onnx_model, model),
         opset=onnx_model.opset_imports[""],
@@ -110,16 +115,15 @@ def _name_axes(model: "ir.Model", axes: Axes) -> None:
             )
 
 
-def _require_dynamic(model: "ir.Model", axes: Axes) -> None:
+def _require_any_size(inputs: Mapping[str, tuple[int | str, ...]], axes: Axes) -> None:
     frozen = []
-    for value in model.graph.inputs:
-        sizes = _sizes(value)
-        for axis, name in axes.get(value.name or "", {}).items():
-            if isinstance(sizes[axis], int):
-                frozen.append((value.name, axis, name, sizes))
+    for name, sizes in inputs.items():
+        named = axes.get(name, {})
+        shown = [size if isinstance(size, int) else named.get(axis, size) for axis, size in enumerate(sizes)]
+        frozen += [(name, axis, axis_name, shown) for axis, axis_name in named.items() if isinstance(sizes[axis], int)]
     if not frozen:
         return
-    shapes = ", ".join(f"{name} {list(sizes)}" for name, _, _, sizes in frozen)
+    shapes = ", ".join(f"{name} {sizes}" for name, _, _, sizes in frozen)
     if all(axis == 0 for _, axis, _, _ in frozen):
         raise ExportError(
             f"The saved program takes one batch size only: {shapes}; expected a dynamic first axis. Save it "
@@ -152,6 +156,7 @@ def _save(model: "ir.Model", folder: Path) -> None:
 
     weights = (value.const_value for value in model.graph.initializers.values())
     num_bytes = sum(weight.nbytes for weight in weights if weight is not None)
+    (folder / EXTERNAL_DATA_FILE).unlink(missing_ok=True)  # of an attempt that was not valid
     ir.save(model, folder / MODEL_FILE, external_data=EXTERNAL_DATA_FILE if num_bytes > MAX_INLINE_BYTES else None)
 
 

@@ -1,19 +1,17 @@
 """The ways of exporting, tried in order until one succeeds; each attempt is recorded with why it failed."""
 
-import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from trainyard.tasks.errors import ExportError
+from trainyard.tasks.export.convert import default_opset
 from trainyard.tasks.models.kinds import ModelKind
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.results import ExportAttempt
 
 if TYPE_CHECKING:
     from onnxscript import ir
-
-log = logging.getLogger(__name__)
 
 LOWEST_OPSET = 18
 _MOST_REASON = 600
@@ -44,14 +42,20 @@ def attempts_for(settings: OnnxExport, kind: ModelKind) -> list[ExportAttempt]:
         ways = [ExportAttempt(exporter="dynamo", strict=strict, opset=opset) for strict in modes]
     if "torchscript" in settings.fallbacks and script not in ways:
         ways.append(script)
-    lower = range(opset - 1, LOWEST_OPSET - 1, -1) if opset and "lower_opset" in settings.fallbacks else ()
+    if "lower_opset" not in settings.fallbacks:
+        return ways
+    lower = range((opset or default_opset()) - 1, LOWEST_OPSET - 1, -1)
     return ways + [way.model_copy(update={"opset": number}) for number in lower for way in ways]
 
 
 def climb(
-    attempts: list[ExportAttempt], convert: "Callable[[ExportAttempt], ir.Model]"
+    attempts: list[ExportAttempt], write: "Callable[[ExportAttempt], ir.Model]"
 ) -> "tuple[ir.Model, tuple[ExportAttempt, ...]]":
     """Try one attempt after another.
+
+    Args:
+        attempts: What to try, in order.
+        write: Makes the model in one way and proves that it is what was asked for, or raises.
 
     Returns:
         The model, and every attempt that was made.
@@ -62,11 +66,9 @@ def climb(
     made: list[ExportAttempt] = []
     for attempt in attempts:
         try:
-            model = convert(attempt)
+            model = write(attempt)
         except Exception as error:  # runs the model's own forward, which may raise anything, in torch's exporters
-            reason = reason_of(error)
-            log.warning("%s failed: %s", attempt.description, reason)
-            made.append(attempt.model_copy(update={"error": reason}))
+            made.append(attempt.model_copy(update={"error": reason_of(error)}))
             continue
         return model, (*made, attempt)
     raise _none_succeeded(made)
@@ -91,6 +93,8 @@ def reason_of(error: BaseException) -> str:
     if data_dependent is not None:
         return BRANCHES + _where(str(data_dependent))
     text = _TERMINAL_COLOUR.sub("", str(error))
+    if isinstance(error, ExportError):  # says it in full sentences
+        return text.rstrip(". ")
     causes = _CAUSE.findall(text)  # the exporter's summary lists causes innermost first
     reason = f"{causes[0][0]}: {causes[0][1]}" if causes else f"{type(error).__name__}: {' '.join(text.split())}"
     return _ADDRESS.sub("0x…", reason)[:_MOST_REASON].rstrip(". ")

@@ -12,6 +12,7 @@ from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.kinds import DESCRIPTIONS, ModelKind
 from trainyard.tasks.models.pickles import load_pickle
 from trainyard.tasks.models.trained import Axes
+from trainyard.tasks.models.training_mode import require_evaluation, training_operations
 from trainyard.tasks.specs.export import OnnxExport
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ def load_eager(
         raise ExportError(f"The {DESCRIPTIONS[kind]} gives a {type(module).__name__}, not a torch.nn.Module.")
     was_training = module.training
     module = module.cpu().eval()
+    if isinstance(module, torch.jit.ScriptModule):
+        remedy = "Call model.eval() before torch.jit.trace or torch.jit.script."
+        require_evaluation(training_operations(module), f"The {DESCRIPTIONS[kind]}", remedy)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     names, parameters = _matched(tuple(example), module)

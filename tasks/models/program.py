@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard.tasks.errors import ExportError
 from trainyard.tasks.models.kinds import ModelKind
 from trainyard.tasks.models.trained import Axes
+from trainyard.tasks.models.training_mode import acts_as_training
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -63,7 +64,7 @@ class TrainedProgram:
                 continue
             names = [argument.name for argument in schema.arguments]
             given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-            if given.get("train") is True or given.get("training") is True or (given.get("dropout_p") or 0) > 0:
+            if acts_as_training(given):
                 found.append(schema.name.removeprefix("aten::"))
         return list(dict.fromkeys(found))
 
@@ -75,6 +76,15 @@ class TrainedProgram:
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensor inputs: the parameters of ``forward``, in order."""
         return tuple(name for name, _ in self._user_inputs if name)
+
+    @property
+    def input_sizes(self) -> dict[str, tuple[int | str, ...]]:
+        """Sizes of each input; an axis that takes any size is its symbol."""
+        values = {node.name: node.meta["val"] for node in self.program.graph.nodes if node.op == "placeholder"}
+        return {
+            name: tuple(size if isinstance(size, int) else str(size) for size in values[name].shape)
+            for name in self.input_names
+        }
 
     @cached_property
     def example_inputs(self) -> "dict[str, Array]":

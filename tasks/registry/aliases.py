@@ -133,7 +133,7 @@ def move_champion(store: ArtifactStore, name: str, decide: Callable[[list[Move]]
         location = folder / f"{move.number:06}.json"
         with claiming(location.url):
             created = location.create_bytes(move.model_dump_json(indent=1).encode())
-        if created:
+        if created or _read_move(store, name, move.number) == move:  # ours, of a request whose answer was lost
             log.info("The champion of %s is version %d: %s", name, move.version, move.reason)
             return move
         log.info("Somebody else moved the champion of %s at the same moment; deciding again.", name)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_chunks
+from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_chunks, digest_file
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.products import Champion
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import TreeEntry, TreeListing
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -45,22 +46,37 @@ def load_model(name: str, version: str | int = CHAMPION, context: StageContext |
     manifest = read_manifest(store, name, resolve(store, name, version))
     _require_one_unit(manifest)
     target = context.home / "registered" / manifest.bundle.sha256[:32]
-    if not _is_whole(target):
+    if not _is_whole(target, manifest):
         _download(store, manifest, target)
     return target
 
 
-def find_champion(name: str, store: ArtifactStore, bundle_sha256: str) -> ModelManifest | None:
+def find_champion(name: str, store: ArtifactStore, bundle_sha256: str) -> Champion | None:
     """The champion that a bundle must be compared with, or None while there is none.
 
     Where the bundle is the champion's own, that is the champion before it: so a pipeline that runs again asks the same
     question again, and finds its answer in the cache.
+
+    Raises:
+        ArtifactDamagedError: The manifest of a champion is gone or damaged; says what to do.
     """
     for version in reversed(reigns(list_moves(store, name))):
-        manifest = read_manifest(store, name, version)
+        manifest = _read_champion(store, name, version)
         if manifest.bundle.sha256 != bundle_sha256:
-            return manifest
+            folder = f"models/{name}/{version}/{manifest.folder}"
+            return Champion(version=version, bundle=manifest.bundle, folder=folder, files=bundle_files(manifest))
     return None
+
+
+def _read_champion(store: ArtifactStore, name: str, version: int) -> ModelManifest:
+    try:
+        return read_manifest(store, name, version)
+    except (StorageNotFoundError, ArtifactDamagedError) as error:
+        raise ArtifactDamagedError(
+            f"Version {version} of {name} is or was its champion, and cannot be compared with: {error} Give the "
+            f"champion back to the version before it: trainyard models rollback {name} --reason 'version {version} is "
+            "damaged'."
+        ) from error
 
 
 def bundle_files(manifest: ModelManifest) -> tuple[TreeEntry, ...]:
@@ -79,15 +95,19 @@ def _require_one_unit(manifest: ModelManifest) -> None:
         )
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, manifest: ModelManifest) -> bool:
+    """Whether a local copy is exactly the registered files; else it is removed.
+
+    What the copy says of itself proves nothing: whoever changes a file can change its description.
+    """
     if not folder.is_dir():
         return False
-    try:
-        verify_bundle(folder)
-    except ArtifactDamagedError:
-        shutil.rmtree(folder)
-        return False
-    return True
+    expected = {entry.path: entry.sha256 for entry in bundle_files(manifest)}
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    if paths.keys() == expected.keys() and all(digest_file(path)[0] == expected[key] for key, path in paths.items()):
+        return True
+    shutil.rmtree(folder)
+    return False
 
 
 def _download(store: ArtifactStore, manifest: ModelManifest, target: Path) -> None:
@@ -103,7 +123,7 @@ def _download(store: ArtifactStore, manifest: ModelManifest, target: Path) -> No
         try:
             os.replace(whole, target)
         except OSError:
-            if not _is_whole(target):  # else somebody else was faster
+            if not _is_whole(target, manifest):  # else somebody else was faster
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -15,12 +15,12 @@ from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, RegistrationError, StorageNotFoundError
 from trainyard.tasks.models.layout import MANIFEST_FILE, REPORT_FILE, REPORT_PAGE
-from trainyard.tasks.registry.aliases import Decision, Move, move_champion
+from trainyard.tasks.registry.aliases import Decision, Move, list_moves, move_champion
 from trainyard.tasks.registry.locking import claiming
 from trainyard.tasks.registry.manifest import ModelManifest
 from trainyard.tasks.registry.versions import (
     check_name,
-    next_version,
+    list_versions,
     read_manifest,
     remove_others,
     version_location,
@@ -137,7 +137,7 @@ def _claim(
 ) -> ModelManifest:
     """Write the files below the next number and create its manifest; where somebody was faster, below the one after."""
     while True:
-        version = next_version(store, name)
+        version = _next_version(store, name)
         manifest = ModelManifest(
             name=name,
             version=version,
@@ -148,18 +148,56 @@ def _claim(
             validation=validated.summary,
             lineage=lineage,
         )
-        location = version_location(store, name, version)
-        try:
-            created = _write(location, manifest, folder)
-        except BaseException as error:
-            _withdraw(store, manifest)
-            if not isinstance(error, PipelineError) or not (location / MANIFEST_FILE).exists():
-                raise
-            created = False  # the one that was faster has removed our files
-        if created:
+        if _create(store, manifest, folder):
             return manifest
         log.info("Version %d of %s was registered by somebody else at the same moment.", version, name)
+
+
+def _create(store: ArtifactStore, manifest: ModelManifest, folder: Path) -> bool:
+    """Make the version, or leave nothing of it; False where somebody else has its number.
+
+    An answer may be lost after the store has written the manifest, so whoever has the number is read from it.
+    """
+    try:
+        created = _write(version_location(store, manifest.name, manifest.version), manifest, folder)
+    except BaseException as error:
+        try:
+            holder = _holder(store, manifest)
+        except PipelineError as unknown:  # the files stay, as the manifest may be there; if not, the next writer sweeps
+            raise error from unknown
+        if holder != manifest.folder:
+            _withdraw(store, manifest)
+        if holder is None or not isinstance(error, PipelineError):
+            raise
+        created = holder == manifest.folder  # else the one that was faster has removed our files
+        log.info("Writing the manifest of %s version %d: %s", manifest.name, manifest.version, error)
+        return created
+    if not created and _holder(store, manifest) == manifest.folder:  # a lost answer, and a second request in its place
+        return True
+    if not created:
         _withdraw(store, manifest)
+    return created
+
+
+def _holder(store: ArtifactStore, manifest: ModelManifest) -> str | None:
+    """The folder of the writer that has the version's number; None while nobody has.
+
+    Raises:
+        PipelineError: The store does not say.
+    """
+    try:
+        return read_manifest(store, manifest.name, manifest.version).folder
+    except StorageNotFoundError:
+        return None
+
+
+def _next_version(store: ArtifactStore, name: str) -> int:
+    """One more than every version that there is, or that was champion: moves must never point at another model.
+
+    A number without a manifest that was never champion is free.
+    """
+    moved = (move.version for move in list_moves(store, name))
+    return max([*list_versions(store, name), *moved], default=0) + 1
 
 
 def _write(location: Location, manifest: ModelManifest, folder: Path) -> bool:

@@ -82,11 +82,6 @@ def read_manifest(store: ArtifactStore, name: str, version: int) -> ModelManifes
         ) from error
 
 
-def next_version(store: ArtifactStore, name: str) -> int:
-    """One more than the newest version; a number without a manifest is free."""
-    return max(list_versions(store, name), default=0) + 1
-
-
 def remove_others(location: Location, folder: str | None) -> None:
     """Remove what other writers left in a version's directory; they cannot get its number any more.
 

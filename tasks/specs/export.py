@@ -74,8 +74,9 @@ class OnnxExport(Spec):
     """ONNX opset version; the exporter's own default when empty."""
 
     fallbacks: tuple[Fallback, ...] = Field(default=("strict", "torchscript"), title="Fallbacks")
-    """What may be tried where the dynamo exporter fails: strict mode, then the TorchScript exporter, then lower
-    opsets than the one asked for; each attempt is recorded."""
+    """What may be tried where the dynamo exporter fails, or gives a model that is invalid or has fixed sizes: strict
+    mode, then the TorchScript exporter, then, only if named here, all of these at each lower opset; each attempt is
+    recorded."""
 
     labels: tuple[str, ...] | None = Field(default=None, title="Labels")
     """Names of the classes, kept in the bundle; by default ``labels.json`` or ``labels.txt`` of ``outputs/``."""

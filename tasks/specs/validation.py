@@ -33,6 +33,11 @@ class OrtValidation(Spec):
     providers: tuple[str, ...] = Field(default=("CPUExecutionProvider",), min_length=1, title="Execution providers")
     """Every provider named here is tested on its own, and asserted to be the one that ran."""
 
+    min_node_share: float = Field(default=0.5, gt=0, le=1, title="Least share of nodes")
+    """Of the graph's nodes, at least this share must run in the provider itself, where that is not the CPU's; ONNX
+    Runtime gives to the CPU what a provider cannot run, and some of it (sizes and shapes) on purpose. Providers that
+    fuse many nodes into one, such as TensorRT, may need less."""
+
     batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1, title="Batch sizes")
     """Batch sizes to compare at; by default 1, the exported example's, and one that is neither. Batches of 1
     are compared on at most 256 samples, others on all."""
@@ -47,6 +52,10 @@ class OrtValidation(Spec):
     rtol: float | None = Field(default=None, ge=0, allow_inf_nan=False, title="Relative tolerance")
     """Largest allowed difference relative to |torch|, for floats of any width; by default 1e-4 for float32, which is
     below the rounding error of float16: a model that lost precision fails. The report says what was used, and why."""
+
+    batch_dependent: bool = Field(default=False, title="Batch dependent")
+    """The model's answer to a sample may depend on the others of its batch, as similarities within a batch do. Else
+    that is taken for batch statistics or dropout left in training mode, and fails."""
 
     min_agreement: float = Field(default=1.0, ge=0, le=1, title="Least label agreement")
     """Smallest fraction of samples on which both runtimes choose the same class (classifiers only)."""

@@ -12,21 +12,7 @@ from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.classification import classify
-from trainyard.tasks.validation.footprint import measure_footprint
-from trainyard.tasks.validation.gate import (
-    champion_checks,
-    did_not_run,
-    parity_checks,
-    provider_check,
-    quality_checks,
-    ran,
-)
-from trainyard.tasks.validation.latency import latency_batch_sizes, measure_latency
-from trainyard.tasks.validation.parity import Comparison, compare
-from trainyard.tasks.validation.quality import Goal, quality_figures
-from trainyard.tasks.validation.reference import Reference
-from trainyard.tasks.validation.regression import residuals
-from trainyard.tasks.validation.report import (
+from trainyard.tasks.validation.figures import (
     ChampionFigure,
     Check,
     Classification,
@@ -35,8 +21,24 @@ from trainyard.tasks.validation.report import (
     OutputParity,
     QualityFigure,
     Regression,
-    ValidationReport,
 )
+from trainyard.tasks.validation.footprint import measure_footprint
+from trainyard.tasks.validation.gate import (
+    champion_checks,
+    did_not_run,
+    parity_checks,
+    provider_check,
+    provider_unproven,
+    quality_checks,
+    ran,
+)
+from trainyard.tasks.validation.independence import independence_check
+from trainyard.tasks.validation.latency import latency_batch_sizes, measure_latency
+from trainyard.tasks.validation.parity import Comparison, compare
+from trainyard.tasks.validation.quality import Goal, quality_figures
+from trainyard.tasks.validation.reference import Reference
+from trainyard.tasks.validation.regression import residuals
+from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.samples import Samples
 from trainyard.tasks.validation.session import OrtModel, open_model
 from trainyard.tasks.validation.tolerance import tolerance_for
@@ -61,6 +63,7 @@ class Bench:
     latency: list[Latency] = field(default_factory=list)
     footprint: list[Footprint] = field(default_factory=list)
     champion: list[ChampionFigure] = field(default_factory=list)
+    champion_note: str = ""
     classification: Classification | None = None
     regression: Regression | None = None
 
@@ -79,6 +82,14 @@ class Bench:
         for batch_size in latency_batch_sizes(self.signature, self.batch_sizes):
             self._time(model_path, provider, batch_size)
 
+    def check_independence(self) -> None:
+        """See that the trained model's answers do not depend on who else is in the batch."""
+        if self.settings.batch_dependent:
+            return
+        batch_size = max(self.batch_sizes)
+        check = independence_check(self.reference, self.signature, self.samples, batch_size, self.settings)
+        self.checks += [check] if check else []
+
     def report(
         self,
         bundle: OnnxBundle,
@@ -94,6 +105,7 @@ class Bench:
             outputs_sha256=outputs.sha256,
             model_file=bundle.model_file,
             model_num_bytes=model_num_bytes,
+            attempts=bundle.attempts,
             settings=self.settings,
             tolerances=tuple(tolerance_for(dtype, self.settings) for dtype in dtypes),
             samples=self.samples.used,
@@ -101,7 +113,7 @@ class Bench:
             checks=(
                 *self.checks,
                 *quality_checks(self.quality, self.settings, self.goal.note),
-                *champion_checks(self.champion, champion, self.settings, self.goal),
+                *champion_checks(self.champion, champion, self.settings, self.goal, self.champion_note),
             ),
             parity=tuple(self.parity),
             quality=tuple(self.quality),
@@ -156,10 +168,13 @@ class Bench:
 
     def _measure_footprint(self, model_path: Path, provider: str) -> None:
         batch_size = max(self.batch_sizes)
-        footprint = measure_footprint(model_path, provider, self.samples.batch(batch_size), self.scratch)
-        if footprint is not None:
-            self.footprint.append(footprint)
-            self.checks.append(provider_check(footprint))
+        try:
+            footprint = measure_footprint(model_path, provider, self.samples.batch(batch_size), self.scratch)
+        except ValidationFailedError as error:
+            self.checks.append(provider_unproven(provider, error, self.settings))
+            return
+        self.footprint.append(footprint)
+        self.checks.append(provider_check(footprint, self.settings))
 
     def _time(self, model_path: Path, provider: str, batch_size: int) -> None:
         try:

@@ -4,14 +4,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
 from trainyard.tasks.artifacts.products import Champion
+from trainyard.tasks.artifacts.references import TreeListing
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.errors import ValidationFailedError
+from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError, ValidationFailedError
 from trainyard.tasks.models.layout import MODEL_FILE, SIGNATURE_FILE
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import ChampionFigure, QualityFigure
 from trainyard.tasks.validation.quality import Goal, are_probabilities, goal_of, measure
-from trainyard.tasks.validation.report import ChampionFigure, QualityFigure
 from trainyard.tasks.validation.samples import Samples, spread
 from trainyard.tasks.validation.session import open_model
 
@@ -41,8 +43,11 @@ def compare_with_champion(
         settings: The kind of model, the metrics that decide, and the execution provider to run the champion in.
         store: Where the champion is.
         scratch: A folder for it.
+
+    Raises:
+        ArtifactDamagedError: Its files are whole neither in the store nor in the registry; says what to do.
     """
-    folder = store.materialize(champion.bundle, scratch / "champion")
+    folder = _files_of(champion, store, scratch)
     signature = ModelSignature.model_validate_json((folder / SIGNATURE_FILE).read_bytes())
     provider = settings.providers[0]
     measured = [figure for figure in challengers if figure.provider == provider]
@@ -68,6 +73,40 @@ def compare_with_champion(
         for figure in measured
         if figure.metric in figures
     ]
+
+
+def _files_of(champion: Champion, store: ArtifactStore, scratch: Path) -> Path:
+    """The champion's bundle; where the store's objects are damaged, the registry's own copy of the same bytes."""
+    try:
+        return store.materialize(champion.bundle, scratch / "champion")
+    except ArtifactDamagedError as damage:
+        problem = _copy_registered(champion, store, scratch / "registered")
+        if problem is not None:
+            raise ArtifactDamagedError(
+                f"version {champion.version} is damaged: {damage} {problem} Give the champion back to the version "
+                "before it, trainyard models rollback NAME --reason 'damaged'; or promote a version that is whole"
+            ) from damage
+        log.warning("%s The registry's own copy of version %d is used in its place.", damage, champion.version)
+        return scratch / "registered"
+
+
+def _copy_registered(champion: Champion, store: ArtifactStore, folder: Path) -> str | None:
+    """Copy the registry's files; says what is wrong with them, if anything is."""
+    listing = canonical_json(TreeListing(entries=champion.files).model_dump(mode="json"))
+    if champion.folder is None or digest_bytes(listing) != champion.bundle.sha256:
+        return "The registry names no copy of the same files."
+    folder.mkdir(parents=True)
+    for entry in champion.files:
+        location, path = store.root / champion.folder / entry.path, folder / entry.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("wb") as out:
+                out.writelines(location.read_chunks())
+        except StorageNotFoundError:
+            return f"The registry's copy has no {entry.path} either."
+        if digest_file(path)[0] != entry.sha256:
+            return f"The registry's copy of {entry.path} is damaged, too."
+    return None
 
 
 def _figures(

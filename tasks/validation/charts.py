@@ -6,7 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from trainyard.tasks.validation.curves import Curves
-from trainyard.tasks.validation.report import (
+from trainyard.tasks.validation.figures import (
     HISTOGRAM_DECADES,
     Classification,
     Latency,

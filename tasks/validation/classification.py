@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from trainyard.tasks.validation.figures import MOST_CLASSES, Classification
 from trainyard.tasks.validation.quality import are_probabilities, probabilities
-from trainyard.tasks.validation.report import MOST_CLASSES, Classification
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -5,16 +5,15 @@ for torch would hide the session's.
 """
 
 import json
-import logging
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard.tasks.errors import ExportError
+from trainyard.tasks.errors import ExportError, ValidationFailedError
 from trainyard.tasks.models.process import Facts, ModelProcess
 from trainyard.tasks.models.serving import serve
-from trainyard.tasks.validation.report import Footprint
+from trainyard.tasks.validation.figures import Footprint
 from trainyard.tasks.validation.session import open_model
 
 if TYPE_CHECKING:
@@ -22,27 +21,27 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-log = logging.getLogger(__name__)
-
 MODULE = "trainyard.tasks.validation.footprint"
 _NODE = "_kernel_time"
 
 
-def measure_footprint(path: Path, provider: str, inputs: "dict[str, Array]", scratch: Path) -> Footprint | None:
-    """Load a model in a fresh process, call it twice, and say what that took; None where it does not run.
+def measure_footprint(path: Path, provider: str, inputs: "dict[str, Array]", scratch: Path) -> Footprint:
+    """Load a model in a fresh process, call it twice, and say what that took.
 
     Args:
         path: ``model.onnx``.
         provider: The execution provider.
         inputs: One batch.
         scratch: An existing folder.
+
+    Raises:
+        ValidationFailedError: It does not run there, or the process ended; says why.
     """
     try:
         with ModelProcess(MODULE, scratch) as process:
             facts, _ = process.ask("measure", {"path": str(path), "provider": provider}, inputs)
     except ExportError as error:
-        log.warning("The footprint in %s was not measured: %s", provider, error)
-        return None
+        raise ValidationFailedError(str(error)) from error
     return Footprint(provider=provider, **facts)
 
 

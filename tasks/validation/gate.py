@@ -4,18 +4,13 @@ from trainyard.tasks.artifacts.products import Champion
 from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
 from trainyard.tasks.specs.quality import LOWER_IS_BETTER, is_worse, problem_of
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import ChampionFigure, Check, Footprint, OutputParity, QualityFigure, Tolerance
 from trainyard.tasks.validation.quality import Goal
-from trainyard.tasks.validation.report import (
-    ChampionFigure,
-    Check,
-    Footprint,
-    OutputParity,
-    QualityFigure,
-    Tolerance,
-    ValidationReport,
-)
+from trainyard.tasks.validation.report import ValidationReport
 
 _MOST_NAMED = 10
+CPU_PROVIDER = "CPUExecutionProvider"
+"""Takes every node itself: there is nothing below it to fall back to."""
 
 
 def ran(where: str) -> Check:
@@ -38,7 +33,7 @@ def parity_checks(parity: OutputParity, tolerance: Tolerance, settings: OrtValid
         Check(
             name=f"{where}: finite",
             passed=parity.num_non_finite == 0,
-            expected="no NaN and no infinity in either runtime",
+            expected="no NaN in either runtime, and infinities only where both have the same",
             found=f"{parity.num_non_finite:,} such values",
         ),
         Check(
@@ -70,21 +65,39 @@ def bundle_check(error: ArtifactDamagedError | None) -> Check:
     )
 
 
-def provider_check(footprint: Footprint) -> Check:
-    """The provider that was asked for did run nodes, whatever the session says."""
+def provider_check(footprint: Footprint, settings: OrtValidation) -> Check:
+    """The provider that was asked for did run the graph, or most of it, whatever the session says."""
     name, nodes = footprint.provider, footprint.nodes
-    total = sum(nodes.values())
     others = ", ".join(f"{count} in {other}" for other, count in nodes.items() if other != name)
+    found = f"{nodes.get(name, 0)} of {sum(nodes.values())} do ({footprint.node_share:.0%})"
     return Check(
         name=f"{name}: runs nodes",
-        passed=nodes.get(name, 0) > 0,
-        expected=f"nodes of the graph run in {name}",
-        found=f"{nodes.get(name, 0)} of {total} do" + (f", {others}" if others else ""),
+        passed=footprint.node_share >= _least_share(name, settings),
+        expected=_share_expected(name, settings),
+        found=found + (f", {others}" if others else ""),
     )
 
 
+def provider_unproven(provider: str, error: ValidationFailedError, settings: OrtValidation) -> Check:
+    """The same, where nothing could be measured: what is not proven fails."""
+    return Check(
+        name=f"{provider}: runs nodes",
+        passed=False,
+        expected=_share_expected(provider, settings),
+        found=f"not measured: {error}",
+    )
+
+
+def _least_share(provider: str, settings: OrtValidation) -> float:
+    return 1.0 if provider == CPU_PROVIDER else settings.min_node_share
+
+
+def _share_expected(provider: str, settings: OrtValidation) -> str:
+    return f"at least {_least_share(provider, settings):.0%} of the graph's nodes run in {provider}"
+
+
 def champion_checks(
-    figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation, goal: Goal
+    figures: list[ChampionFigure], champion: Champion | None, settings: OrtValidation, goal: Goal, note: str = ""
 ) -> list[Check]:
     """Not worse than the registered champion by more than the margin, in each metric that decides.
 
@@ -93,13 +106,14 @@ def champion_checks(
         champion: The registered version, where there is one.
         settings: The margin.
         goal: What was measured, or why nothing was.
+        note: Why the champion could not be loaded.
     """
     margin = settings.champion_margin
     if champion is None or margin is None:
         return []
     where = f"champion version {champion.version}"
     if not figures or goal.problem is None:
-        reason = goal.note or "the champion does not take these samples, or does not answer them in this way"
+        reason = note or goal.note or "the champion does not take these samples, or does not answer them in this way"
         return [
             Check(
                 name=where,

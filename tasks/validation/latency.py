@@ -1,9 +1,9 @@
 """How long one call takes, in ONNX Runtime and in eager torch, measured in turn in the same run."""
 
 from trainyard.tasks.models.signature import ModelSignature
+from trainyard.tasks.validation.figures import Latency
 from trainyard.tasks.validation.parity import run_reference
 from trainyard.tasks.validation.reference import Reference
-from trainyard.tasks.validation.report import Latency
 from trainyard.tasks.validation.samples import Samples
 from trainyard.tasks.validation.session import OrtModel
 from trainyard.tasks.validation.timing import Timing, time_calls

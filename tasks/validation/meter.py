@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.signature import TensorSignature
-from trainyard.tasks.validation.report import HISTOGRAM_DECADES, OutputParity, Tolerance, WorstSample
+from trainyard.tasks.validation.figures import HISTOGRAM_DECADES, OutputParity, Tolerance, WorstSample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,10 +79,12 @@ class Meter:
     def _add_errors(self, want: "Array", got: "Array", indices: "Indices") -> None:
         import numpy as np
 
+        between = _integer_difference(want, got)
         want, got = want.astype(np.float64), got.astype(np.float64)
         finite = np.isfinite(want) & np.isfinite(got)
+        same_infinity = np.isinf(want) & (want == got)  # a masked score, say; it has no error
         size = np.where(finite, np.abs(want), 0.0)
-        error = np.abs(np.subtract(got, want, where=finite, out=np.zeros_like(want)))
+        error = np.abs(np.subtract(got, want, where=finite, out=np.zeros_like(want))) if between is None else between
         relative = np.divide(error, size, where=size > 0, out=np.zeros_like(error))
         atol, rtol = self.tolerance.atol, self.tolerance.rtol
         if self.is_batched and error.size:
@@ -90,7 +92,7 @@ class Meter:
             self.sample_errors.append(error.reshape(len(error), -1).max(axis=1))
         self.num_values += int(finite.sum())
         self.num_nonzero += int((size > 0).sum())
-        self.num_non_finite += int((~finite).sum())
+        self.num_non_finite += int((~(finite | same_infinity)).sum())
         self.num_beyond += int((error > atol + rtol * size).sum())
         self.max_abs = max(self.max_abs, float(error.max(initial=0.0)))
         self.sum_abs += float(error.sum())
@@ -164,6 +166,20 @@ class Meter:
             )
             for n in order
         )
+
+
+def _integer_difference(want: "Array", got: "Array") -> "Array | None":
+    """Absolute differences of integers, never zero where they differ; None of others.
+
+    float64 holds every integer up to 2^53 only, so they are subtracted as what they are: the larger less the smaller,
+    in unsigned numbers, where that cannot overflow.
+    """
+    import numpy as np
+
+    if want.dtype != got.dtype or want.dtype.kind not in "iub":
+        return None
+    larger, smaller = np.maximum(want, got), np.minimum(want, got)
+    return (larger.astype(np.uint64) - smaller.astype(np.uint64)).astype(np.float64)
 
 
 def _histogram(errors: "Array") -> "Array":

@@ -12,8 +12,9 @@ from trainyard.tasks.validation.charts import (
     training_chart,
 )
 from trainyard.tasks.validation.curves import Curves
+from trainyard.tasks.validation.figures import TOLERANCE_RULE, Check, Latency, WorstSample
 from trainyard.tasks.validation.page_style import STYLE
-from trainyard.tasks.validation.report import TOLERANCE_RULE, Check, Latency, ValidationReport, WorstSample
+from trainyard.tasks.validation.report import ValidationReport
 
 
 def render_page(
@@ -34,6 +35,7 @@ def render_page(
         _section("Samples that differ most", _worst(report, pictures or {})),
         _section("Speed and size", _speed(report)),
         _section("Training", _chart(training_chart(curves)) if curves else ""),
+        _section("How it was exported", _attempts(report)),
         _section("What was compared", _subject(report)),
     ]
     return (
@@ -94,8 +96,12 @@ def _checks(checks: Sequence[Check]) -> str:
 
 
 def _check_row(check: Check) -> list[str]:
-    mark = '<span class="badge good">passed</span>' if check.passed else '<span class="badge bad">failed</span>'
-    return [mark, *(escape(text) for text in (check.name, check.expected, check.found))]
+    texts = (escape(text) for text in (check.name, check.expected, check.found))
+    return [_mark(check.passed, "passed", "failed"), *texts]
+
+
+def _mark(is_good: bool, good: str, bad: str) -> str:
+    return f'<span class="badge {"good" if is_good else "bad"}">{good if is_good else bad}</span>'
 
 
 def _differences(report: ValidationReport) -> str:
@@ -104,7 +110,7 @@ def _differences(report: ValidationReport) -> str:
     header = ["provider", "batch", "output", "max abs", "mean abs", "max rel", "mean rel", "worst sample"]
     rows = [
         [
-            escape(entry.provider.removesuffix("ExecutionProvider")),
+            _provider(entry.provider),
             escape(f"{entry.batch_size}" + "".join(f", {axis} {size}" for axis, size in entry.sizes.items())),
             escape(entry.output),
             f"{entry.max_abs_error:.2e}",
@@ -130,7 +136,7 @@ def _quality(report: ValidationReport) -> str:
         why = report.quality_note or "a runtime failed, or gave NaN or infinities"
         return f'<p class="note">Not measured: {escape(why)}.</p>' if report.samples.labelled else ""
     rows = [
-        [escape(f.provider), escape(f.metric), f"{f.torch:.4f}", f"{f.onnxruntime:.4f}", f"{f.difference:+.2e}"]
+        [_provider(f.provider), escape(f.metric), f"{f.torch:.4f}", f"{f.onnxruntime:.4f}", f"{f.difference:+.2e}"]
         for f in report.quality
     ]
     body = _table(["provider", "metric", "torch", "ONNX Runtime", "difference"], rows)
@@ -209,10 +215,10 @@ def _speed(report: ValidationReport) -> str:
     rows = [_latency_row(entry) for entry in report.latency]
     costs = [
         [
-            escape(cost.provider),
+            _provider(cost.provider),
             f"{cost.load_ms:.1f} ms",
             _size(cost.peak_num_bytes) if cost.peak_num_bytes else "&#8211;",
-            escape(", ".join(f"{count} in {name}" for name, count in cost.nodes.items())),
+            ", ".join(f"{count} in {_provider(name)}" for name, count in cost.nodes.items()),
         ]
         for cost in report.footprint
     ]
@@ -225,12 +231,24 @@ def _latency_row(entry: Latency) -> list[str]:
     onnx, torch = entry.samples_per_second
     times = (entry.onnxruntime_p50_ms, entry.onnxruntime_p95_ms, entry.torch_p50_ms, entry.torch_p95_ms)
     return [
-        escape(entry.provider.removesuffix("ExecutionProvider")),
+        _provider(entry.provider),
         str(entry.batch_size),
         *(f"{ms:.3f} ms" for ms in times),
         f"{onnx:,.0f}",
         f"{torch:,.0f}",
     ]
+
+
+def _attempts(report: ValidationReport) -> str:
+    rows = [
+        [_mark(attempt.error is None, "used", "failed"), escape(attempt.description), escape(attempt.error or "")]
+        for attempt in report.attempts
+    ]
+    return _table(["", "way", "why it failed"], rows, "checks") if rows else ""
+
+
+def _provider(name: str) -> str:
+    return escape(name.removesuffix("ExecutionProvider"))
 
 
 def _subject(report: ValidationReport) -> str:

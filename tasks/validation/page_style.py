@@ -28,7 +28,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 20px;
   align-items: start; margin: 4px 0 12px; }
 .chart { margin: 0; }
-.chart svg { width: 100%; height: auto; max-height: 420px; }
+.chart svg { display: block; width: auto; max-width: 100%; height: auto; max-height: 420px; }
+.scroll + .columns { margin-top: 18px; }
 figcaption { color: var(--soft); font-size: 13px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from trainyard.tasks.errors import ValidationFailedError
 from trainyard.tasks.models.signature import ModelSignature
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import OutputParity
 from trainyard.tasks.validation.meter import Meter
 from trainyard.tasks.validation.quality import Goal
 from trainyard.tasks.validation.reference import Reference
-from trainyard.tasks.validation.report import OutputParity
 from trainyard.tasks.validation.samples import Samples, spread
 from trainyard.tasks.validation.session import OrtModel
 from trainyard.tasks.validation.tolerance import tolerance_for

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard.tasks.models.signature import ModelSignature, TensorSignature
 from trainyard.tasks.specs.quality import Problem
-from trainyard.tasks.validation.report import QualityFigure
+from trainyard.tasks.validation.figures import QualityFigure
 from trainyard.tasks.validation.scores import classification_scores, regression_scores
 
 if TYPE_CHECKING:

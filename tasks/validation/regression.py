@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from trainyard.tasks.validation.figures import MOST_POINTS, Regression
 from trainyard.tasks.validation.quality import rows
-from trainyard.tasks.validation.report import MOST_POINTS, Regression
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -1,6 +1,7 @@
 """The validation report as markdown, for the Prefect UI and for people."""
 
-from trainyard.tasks.validation.report import Check, ValidationReport
+from trainyard.tasks.validation.figures import Check
+from trainyard.tasks.validation.report import ValidationReport
 
 
 def render_markdown(report: ValidationReport) -> str:
@@ -15,6 +16,8 @@ def render_markdown(report: ValidationReport) -> str:
         parts.append(_latency(report))
     if report.footprint:
         parts.append(_footprint(report))
+    if report.attempts:
+        parts.append(_attempts(report))
     return "\n\n".join(parts) + "\n"
 
 
@@ -124,6 +127,11 @@ def _footprint(report: ValidationReport) -> str:
     return "## Session\n\n" + _table(["provider", "load (ms)", "peak memory (bytes)", "nodes"], rows)
 
 
+def _attempts(report: ValidationReport) -> str:
+    rows = [["failed" if a.error else "used", a.description, a.error or ""] for a in report.attempts]
+    return "## Export\n\n" + _table(["", "way", "why it failed"], rows)
+
+
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in line)} |" for line in lines)

@@ -11,7 +11,7 @@ from trainyard.tasks.models.examples import read_arrays
 from trainyard.tasks.models.layout import LABELS_ARRAY, SAMPLES_FILE
 from trainyard.tasks.models.signature import ModelSignature, TensorSignature
 from trainyard.tasks.specs.export import InputDescription
-from trainyard.tasks.validation.report import SamplesUsed
+from trainyard.tasks.validation.figures import SamplesUsed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,7 @@
 """How far outputs may differ, for each element type, and on whose authority."""
 
 from trainyard.tasks.specs.validation import OrtValidation
-from trainyard.tasks.validation.report import Tolerance
+from trainyard.tasks.validation.figures import Tolerance
 
 # float32's relative tolerance lies between two sources: torch.testing.assert_close has 1.3e-6, PyTorch's ONNX tutorials
 # 1e-3. At 1.3e-6 a 12-layer transformer with scores up to 16 needed an atol of 7.2e-6 and a 50-layer residual network

@@ -123,11 +123,15 @@ def _measure(
         )
         damage = _damage(folder)
         bench.checks.append(bundle_check(damage))
+        bench.check_independence()
         if damage is None:
             for provider in settings.providers:
                 bench.run_provider(folder / MODEL_FILE, provider)
     if champion is not None:
-        bench.champion = compare_with_champion(champion, bench.quality, samples, settings, store, scratch)
+        try:
+            bench.champion = compare_with_champion(champion, bench.quality, samples, settings, store, scratch)
+        except ArtifactDamagedError as error:
+            bench.champion_note = str(error)
     num_bytes = sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*"))
     report = bench.report(bundle, outputs, num_bytes, champion, _labels(folder))
     return report, pictures_of(samples, report)

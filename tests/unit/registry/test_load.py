@@ -6,10 +6,20 @@ import pytest
 
 from tests.unit.registry.proofs import registered, version_folder
 from trainyard.tasks.errors import ArtifactDamagedError, RegistrationError, StorageNotFoundError
+from trainyard.tasks.models.bundle import BundleDescription, describe_files, verify_bundle, write_description
 from trainyard.tasks.registry.aliases import resolve
 from trainyard.tasks.registry.compare import compare_versions
-from trainyard.tasks.registry.load import load_model
+from trainyard.tasks.registry.load import find_champion, load_model
+from trainyard.tasks.registry.promote import roll_back
 from trainyard.tasks.registry.versions import read_manifest
+
+
+def described_anew(folder):
+    """Make the description of a changed bundle one that holds; gives its bytes."""
+    description = BundleDescription.model_validate_json((folder / "bundle.json").read_bytes())
+    write_description(description.model_copy(update={"files": describe_files(folder)}), folder)
+    verify_bundle(folder)
+    return (folder / "bundle.json").read_bytes()
 
 
 def test_a_model_is_loaded_whole_or_not_at_all(context, tmp_path):
@@ -24,6 +34,11 @@ def test_a_model_is_loaded_whole_or_not_at_all(context, tmp_path):
     (folder / "model.onnx.data").write_bytes(b"swapped")  # a copy that was changed is fetched again
     assert load_model("digits", 1, context) == folder
     assert b"swapped" not in (folder / "model.onnx.data").read_bytes()
+    (folder / "model.onnx.data").write_bytes(b"swapped")  # also if it is described as what it now is
+    whole = described_anew(folder)
+    assert load_model("digits", 1, context) == folder
+    assert b"swapped" not in (folder / "model.onnx.data").read_bytes()
+    assert (folder / "bundle.json").read_bytes() != whole
     registered(context, tmp_path)
     (version_folder(context, 2) / "model.onnx.data").write_bytes(b"swapped")
     with pytest.raises(ArtifactDamagedError, match=r"model.onnx.data was swapped or damaged"):
@@ -69,3 +84,15 @@ def test_two_versions_differ_in_what_differs(context, tmp_path):
     different = {found.what: (found.before, found.after) for found in compare_versions(first, second)}
     assert different["validated accuracy"] == ("0.9", "0.8")
     assert set(different) == {"validated accuracy", "file model.onnx.data", "file bundle.json"}
+
+
+def test_a_champion_that_cannot_be_read_says_what_to_do(context, tmp_path):
+    registered(context, tmp_path, 0.9)
+    registered(context, tmp_path, 0.9, champion_version=1)
+    found = find_champion("digits", context.store, "0" * 64)
+    assert found.version == 2 and (context.store.root / found.folder / found.files[0].path).exists()
+    (version_folder(context, 2).parent / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactDamagedError, match=r"Version 2 .* trainyard models rollback digits --reason"):
+        find_champion("digits", context.store, "0" * 64)
+    assert roll_back(context.store, "digits", "damaged").version == 1
+    assert find_champion("digits", context.store, "0" * 64).version == 1

@@ -10,10 +10,11 @@ from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.validation.classification import classify
 from trainyard.tasks.validation.curves import read_curves
+from trainyard.tasks.validation.figures import SamplesUsed
 from trainyard.tasks.validation.page import render_page
 from trainyard.tasks.validation.pictures import pictures_of
 from trainyard.tasks.validation.rendering import render_markdown
-from trainyard.tasks.validation.report import SamplesUsed, ValidationReport
+from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.samples import Samples
 
 NUM_SAMPLES = 12

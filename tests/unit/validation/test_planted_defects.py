@@ -9,12 +9,16 @@ import pytest
 from torch import nn
 
 from tests.unit.onnx_models import Cnn, exported, images, logits, make_context, npz, program, put_files
+from tests.unit.saved_models import NETWORK, project
 from tests.unit.validation.test_models_that_work import TABLE, saved, trained
 from trainyard.tasks.artifacts.filesystem import Location
-from trainyard.tasks.errors import ArtifactDamagedError, ValidationFailedError
+from trainyard.tasks.errors import ArtifactDamagedError, ExportError, ValidationFailedError
 from trainyard.tasks.export import exporter
 from trainyard.tasks.models.bundle import BundleDescription, describe_files, verify_bundle, write_description
+from trainyard.tasks.models.process import ModelProcess
 from trainyard.tasks.specs.validation import OrtValidation
+from trainyard.tasks.validation.figures import Footprint
+from trainyard.tasks.validation.gate import provider_check
 from trainyard.tasks.validation.report import ValidationReport
 from trainyard.tasks.validation.validate import validate_model
 
@@ -128,6 +132,29 @@ def test_a_provider_that_leaves_all_nodes_to_another(failures):
     assert "in CPUExecutionProvider" in found[f"{silent}: runs nodes"]
 
 
+def test_a_provider_whose_nodes_cannot_be_counted(failures, monkeypatch):
+    """The process that measures ends without an answer: nothing is proven, so nothing is passed."""
+    from trainyard.tasks.validation import footprint
+
+    monkeypatch.setattr(footprint, "MODULE", "trainyard.no_such_module")
+    monkeypatch.setattr(footprint, "ModelProcess", ModelProcess)
+    found = failures(program())
+    assert found.keys() == {"CPUExecutionProvider: runs nodes"}
+    assert "not measured: " in found["CPUExecutionProvider: runs nodes"]
+
+
+@pytest.mark.parametrize(("num_nodes", "least", "passed"), [(1, 0.5, False), (50, 0.5, True), (50, 0.51, False)])
+def test_a_provider_that_runs_too_few_of_the_nodes(num_nodes, least, passed):
+    provider = "CUDAExecutionProvider"
+    nodes = {provider: num_nodes, "CPUExecutionProvider": 100 - num_nodes}
+    figures = Footprint(provider=provider, load_ms=1, peak_num_bytes=1, nodes=nodes)
+    check = provider_check(figures, OrtValidation(min_node_share=least))
+    assert check.passed is passed
+    assert f"{num_nodes} of 100 do ({num_nodes}%), {100 - num_nodes} in CPUExecutionProvider" in check.found
+    on_cpu = figures.model_copy(update={"provider": "CPUExecutionProvider"})
+    assert not provider_check(on_cpu, OrtValidation(min_node_share=least)).passed  # it takes every node
+
+
 def test_stale_external_data(failures, monkeypatch):
     monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", 0)
     stale = exported.__wrapped__(program(seed=1), True)[1]
@@ -160,6 +187,55 @@ def test_external_data_that_is_missing_or_swapped(tmp_path, failures, monkeypatc
         "more": "notes.txt does not",
     }
     assert list(found) == ["bundle: whole"] and said[damage] in found["bundle: whole"]
+
+
+LEFT_IN_TRAINING = """
+import torch, model
+torch.jit.trace(model.trained().train(), torch.rand(8, 4), check_trace=False).save("outputs/model.pt")
+"""
+
+
+@pytest.mark.parametrize("operations", ["batch_norm, dropout", "batch_norm"])
+def test_a_trace_that_was_made_in_training_mode(tmp_path, operations):
+    network = NETWORK if "dropout" in operations else NETWORK.replace("Dropout(0.5)", "Dropout(0)")
+    with pytest.raises(ExportError, match=f"TorchScript file was saved in training mode: {operations} would act"):
+        project(tmp_path, LEFT_IN_TRAINING, model=network).export()
+
+
+def test_a_script_made_in_training_mode_asks_for_its_mode_and_is_no_defect(tmp_path):
+    script = "import torch, model; torch.jit.script(model.trained().train()).save('outputs/model.pt')"
+    saved = project(tmp_path, script, model=NETWORK)
+    product, report = saved.validate(saved.export())
+    assert product.summary.passed
+    assert [c.passed for c in report.checks if c.name.endswith("samples independent")] == [True]
+
+
+CENTRED_BY_ITS_BATCH = """
+import torch
+from torch import nn
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.layer(x)
+        return y - y.mean(0)
+"""
+
+
+@pytest.mark.parametrize("dynamic_batch", [True, False])
+def test_answers_that_depend_on_the_other_samples_of_the_batch(tmp_path, dynamic_batch):
+    """Both runtimes agree, at every batch size."""
+    script = "import torch, model; torch.save(model.Centred().state_dict(), 'outputs/model.pt')"
+    saved = project(tmp_path, script, model=CENTRED_BY_ITS_BATCH)
+    bundle = saved.export(module="model:Centred", dynamic_batch=dynamic_batch)
+    with pytest.raises(ValidationFailedError, match=r"samples independent: .*; found output differs") as caught:
+        saved.validate(bundle)
+    report = ValidationReport.model_validate_json(Location(caught.value.report_uri).read_bytes())
+    assert len(report.failures) == 1
+    assert saved.validate(bundle, batch_dependent=True)[0].summary.passed
 
 
 def test_a_worse_model_than_the_champion(tmp_path):

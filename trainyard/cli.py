@@ -121,13 +121,24 @@ def _connect() -> None:
 
 
 @app.command()
-def up() -> None:
+def up(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before existing deployments are moved to this folder.")
+    ] = False,
+    on_configured_server: Annotated[
+        bool,
+        typer.Option(
+            "--on-configured-server", help="Deploy to, and start workers for, the server that PREFECT_API_URL names."
+        ),
+    ] = False,
+) -> None:
     """Start a Prefect server with the deployments, and a cpu and a gpu worker, on this machine."""
-    from trainyard.deployments.local.up import bring_up
+    from trainyard.deployments.local.up import Consent, bring_up
     from trainyard.tasks.settings import Settings
 
+    consent = Consent(confirm=typer.confirm, yes=yes, on_configured_server=on_configured_server)
     try:
-        connection = bring_up(Settings(), typer.echo)
+        connection = bring_up(Settings(), typer.echo, consent)
     except PipelineError as error:
         _end(error)
     typer.echo(f"Prefect UI: {connection.ui_address}   ('trainyard down' ends all of it)")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from prefect.client.orchestration import get_client
 from rich.console import Console
 
-from trainyard.deployments.deploy.plan import apply, plan
+from trainyard.deployments.deploy.plan import Change, apply, plan
 from trainyard.deployments.deploy.wanted import Options, source_version, wanted_resources
 from trainyard.deployments.local.connection import find_server
 from trainyard.flows.prefect_errors import prefect_errors
@@ -15,7 +15,20 @@ from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 from trainyard.tasks.settings import Settings
 
 
-def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, confirm: Callable[[str], bool]) -> bool:
+def always(change: Change) -> bool:
+    """Every change is asked about."""
+    return True
+
+
+def deploy(
+    settings: Settings,
+    options: Options,
+    *,
+    yes: bool,
+    dry_run: bool,
+    confirm: Callable[[str], bool],
+    asks: Callable[[Change], bool] = always,
+) -> bool:
     """Put everything onto the server that is configured, or onto this machine's own, and say what changes.
 
     Args:
@@ -24,6 +37,7 @@ def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, co
         yes: Do not ask.
         dry_run: Only show.
         confirm: Asks.
+        asks: Whether a change is asked about; where none of them is, all are made.
 
     Returns:
         Whether the server is, or was made, as it should be.
@@ -49,7 +63,7 @@ def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, co
         if not changes:
             console.print(f"The deployments on {client.api_url} are up to date.")
             return True
-        if dry_run or not (yes or _ask(confirm)):
+        if dry_run or not (yes or not any(map(asks, changes)) or _ask(confirm)):
             return False
         apply(client, changes)
     console.print(f"The deployments on {client.api_url} are up to date; {len(changes)} things changed.")
@@ -58,5 +72,7 @@ def deploy(settings: Settings, options: Options, *, yes: bool, dry_run: bool, co
 
 def _ask(confirm: Callable[[str], bool]) -> bool:
     if not sys.stdin.isatty():
-        raise InvalidInputError("There is nobody to ask whether to change the server: add --yes, or --dry-run.")
+        raise InvalidInputError(
+            "There is nobody to ask whether to change the server: add --yes; 'trainyard deploy --dry-run' only shows."
+        )
     return confirm("Change the server so?")

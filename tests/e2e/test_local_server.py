@@ -21,6 +21,40 @@ def test_up_again_starts_nothing_and_changes_nothing(yard):
     assert {name: yard.service(name)[0] for name in before} == before
 
 
+def test_up_leaves_a_server_that_is_not_its_own_alone(yard, tmp_path):
+    """The home is empty, so that the yard's server is another's; asked for, deployments there would change first."""
+    before = deployments_of(yard)
+    changes = {"TRAINYARD_HOME": str(tmp_path), "PREFECT_API_URL": yard.api_url}
+    refused = yard.trainyard("up", check=2, cwd=tmp_path, **changes)
+    assert yard.api_url in refused.stderr
+    assert "trainyard deploy" in refused.stderr
+    refused = yard.trainyard("up", "--on-configured-server", check=2, cwd=tmp_path, **changes)
+    assert str(tmp_path) in refused.stdout
+    assert "--yes" in refused.stderr
+    assert deployments_of(yard) == before
+    assert list((tmp_path / "services").glob("*.json")) == []
+
+
+def test_up_in_another_folder_asks_before_it_moves_the_deployments(yard, tmp_path):
+    before = deployments_of(yard)
+    refused = yard.trainyard("up", check=2, cwd=tmp_path)
+    assert f"directory: '{ROOT}' → '{tmp_path}'" in refused.stdout.replace("\n", "")
+    assert "--yes" in refused.stderr
+    assert deployments_of(yard) == before
+    yard.trainyard("up", "--yes", cwd=tmp_path)
+    assert {str(folder) for folder in deployments_of(yard).values()} == {str(tmp_path)}
+    yard.trainyard("up", "--yes")
+    assert deployments_of(yard) == before
+
+
+def deployments_of(yard):
+    """Each deployment's folder."""
+    ours = ("training-pipeline/training-pipeline", "training-pipeline/nightly", "train/train")
+    with yard.client() as client:
+        found = [client.read_deployment_by_name(name) for name in ours]
+    return {deployment.name: next(iter(deployment.pull_steps[0].values()))["directory"] for deployment in found}
+
+
 def test_there_is_one_server_on_the_database(yard):
     import psutil
 

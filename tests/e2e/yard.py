@@ -47,10 +47,10 @@ class Yard:
     def api_url(self):
         return json.loads((self.home / "services" / "server.json").read_text())["address"]
 
-    def trainyard(self, *arguments, check=0, **changes):
+    def trainyard(self, *arguments, check=0, cwd=ROOT, **changes):
         command = [sys.executable, "-m", "trainyard", *map(str, arguments)]
         done = subprocess.run(
-            command, env=self.environment(**changes), capture_output=True, text=True, timeout=300, cwd=ROOT
+            command, env=self.environment(**changes), capture_output=True, text=True, timeout=300, cwd=cwd
         )
         assert done.returncode == check, done.stdout + done.stderr
         return done

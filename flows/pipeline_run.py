@@ -13,7 +13,7 @@ from prefect.utilities.urls import url_for
 from trainyard.flows.answers import keep_product
 from trainyard.flows.brief_errors import shorten_errors
 from trainyard.flows.embedded_server import guard_embedded_server
-from trainyard.flows.pool_training import train_on_pool
+from trainyard.flows.pool_training import retried_when_lost
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.summary_artifact import publish_summary
@@ -154,7 +154,9 @@ class PipelineRunner:
         if pool is None:
             data = self.stage("stage", stage, self.estimator.references)
             return data, self.stage("train", train, self.estimator, data)
-        done = self.stage("train", train_on_pool, pool, self.estimator, self._policies_on_pool())
+        train_there, policy = retried_when_lost(self._policies["train"])
+        self._policies = {**self._policies, "train": policy}
+        done = self.stage("train", train_there, pool, self.estimator, self._policies_on_pool())
         keep_product(self._store_url, "train", done.trained)
         self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
         return done.staged, done.trained

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     worker_wait_s: float = Field(default=60.0, ge=0, le=86_400)
     """Seconds to wait for a live worker of the work pool that training was sent to."""
 
+    lost_after_s: int = Field(default=180, ge=60, le=86_400)
+    """Seconds without a heartbeat (one comes every 30) after which ``trainyard deploy`` has a run count as lost."""
+
     failure_webhook_url: SecretStr | None = None
     """Address that ``trainyard deploy`` has the Prefect server call when a pipeline fails."""
 

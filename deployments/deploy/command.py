@@ -54,7 +54,7 @@ def deploy(
     if source_version(options.project).endswith("-dirty"):
         console.print(f"Note: {options.project} has changes that are not committed; runs use its files as they are.")
     url = settings.failure_webhook_url
-    options = replace(options, webhook_url=url.get_secret_value() if url else None)
+    options = replace(options, webhook_url=url.get_secret_value() if url else None, lost_after_s=settings.lost_after_s)
     with prefect_errors(), get_client(sync_client=True) as client:
         client.raise_for_api_version_mismatch_once()
         changes = plan(client, wanted_resources(options))

@@ -3,6 +3,7 @@
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -28,12 +29,14 @@ class Options:
         gpus: GPUs that may train at once; None keeps what is there.
         train_on: Further work pools that can train.
         webhook_url: Called when a pipeline fails.
+        lost_after_s: Seconds without a heartbeat after which a run counts as lost.
     """
 
     project: Path
     gpus: int | None = None
     train_on: tuple[str, ...] = ()
     webhook_url: str | None = None
+    lost_after_s: int = 180
 
 
 def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
@@ -44,7 +47,8 @@ def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
     """
     if not options.project.is_dir():
         raise InvalidInputError(f"The project directory {str(options.project)!r} does not exist; name it: --project.")
-    resources, deployments = _read(folder / "resources.yaml"), _read(folder / "prefect.yaml")
+    resources = _read(folder / "resources.yaml", lost_after_s=options.lost_after_s)
+    deployments = _read(folder / "prefect.yaml")
     return [
         *(item for pool in resources["work_pools"] for item in _pool(pool)),
         *(Limit(facts["name"], options.gpus, facts["limit"]) for facts in resources["concurrency_limits"]),
@@ -63,11 +67,13 @@ def source_version(project: Path) -> str:
     return done.stdout.strip() if done.returncode == 0 else "unversioned"
 
 
-def _read(path: Path) -> Facts:
+def _read(path: Path, **values: object) -> Facts:
+    """A file's content, with values in place of what is written ``$name`` there."""
     try:
-        content: Facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}; install trainyard again.") from error
+    content: Facts = yaml.safe_load(Template(text).substitute(values) if values else text)
     return content
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.e2e.yard import ROOT, wait_for
+from tests.e2e.yard import LOST_AFTER_S, ROOT, wait_for
 
 
 def test_up_again_starts_nothing_and_changes_nothing(yard):
@@ -84,6 +84,7 @@ def deploy(yard, monkeypatch, capsys):
         return capsys.readouterr().out
 
     monkeypatch.setenv("TRAINYARD_HOME", str(yard.home))
+    monkeypatch.setenv("TRAINYARD_LOST_AFTER_S", LOST_AFTER_S)
     monkeypatch.setenv("COLUMNS", "200")
     with temporary_settings({PREFECT_API_URL: yard.api_url}):
         yield run

@@ -102,7 +102,7 @@ def lost_worker(yard, tmp_path_factory):
     yard.trainyard("deploy", "--yes", "--train-on", "far")
     with yard.worker("far", folder / "first") as worker:
         patient = {"TRAINYARD_WORKER_WAIT_S": "1800"}  # the second worker comes after the tests in between
-        caller = yard.start(estimator, folder / "here", variables=patient, policies={"train": {"retries": 1}})
+        caller = yard.start(estimator, folder / "here", variables=patient)
         assert wait_for(lambda: list((folder / "first").glob("checkpoints/*/last.pt")), 120)
         family = [worker, *worker.children(recursive=True)]
         for process in family:
@@ -190,7 +190,7 @@ def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_w
 
 
 def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):
-    caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here, policies={"train": {"retries": 1}})
+    caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here)
     ranks = wait_for(training, 120)
     assert ranks
     (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
@@ -201,6 +201,17 @@ def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard
     assert result["metrics"]["started_at_epoch"] >= 1
     assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]
     assert "crashed" in log
+
+
+def test_no_retries_means_none_for_a_lost_worker_too(yard, here, job, training):
+    caller = yard.start(job({"--nap": 600, "--seed": 6}), here, policies={"train": {"retries": 0}})
+    ranks = wait_for(training, 120)
+    assert ranks
+    (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
+    os.kill(flow.pid, signal.SIGKILL)
+    output, log = caller.communicate(timeout=200)
+    assert json.loads(output.splitlines()[-1])["error"] == "WorkerLostError", log
+    assert wait_for(lambda: are_gone(ranks), 30)
 
 
 @pytest.mark.parametrize(

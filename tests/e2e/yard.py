@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+LOST_AFTER_S = "90"
+"""Half the default: tests wait for a worker to be found lost."""
+
 
 # Runs the pipeline on an estimator; its result, or its error, is the last line.
 CALLER = """
@@ -41,6 +44,7 @@ class Yard:
 
     def environment(self, **changes):
         settings = {"TRAINYARD_HOME": str(self.home), "TRAINYARD_STORE": self.store, "TRAINYARD_SERVER_PORT": "14200"}
+        settings["TRAINYARD_LOST_AFTER_S"] = LOST_AFTER_S
         return {**os.environ, **settings, **changes}
 
     @property

@@ -17,6 +17,7 @@ from trainyard.flows.pool_training import retried_when_lost
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.summary_artifact import publish_summary
+from trainyard.flows.work_pools import own_gpu_limit
 from trainyard.flows.worker_watch import end_with_worker
 from trainyard.tasks.artifacts.products import (
     Champion,
@@ -153,7 +154,8 @@ class PipelineRunner:
         pool = named_work_pool(self.estimator)
         if pool is None:
             data = self.stage("stage", stage, self.estimator.references)
-            return data, self.stage("train", train, self.estimator, data)
+            slots = own_gpu_limit() if self.estimator.use_gpu else None
+            return data, self.stage("train", train, self.estimator, data, slots=slots)
         train_there, policy = retried_when_lost(self._policies["train"])
         self._policies = {**self._policies, "train": policy}
         done = self.stage("train", train_there, pool, self.estimator, self._policies_on_pool())

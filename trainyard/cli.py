@@ -158,7 +158,7 @@ def down() -> None:
 def deploy(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before changing the server.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs that may train at once.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of the pool gpu that may train at once.")] = None,
     train_on: Annotated[
         list[str] | None, typer.Option(help="A further work pool that can train; may be repeated.")
     ] = None,

@@ -262,8 +262,11 @@ def models_promote(
     from trainyard.tasks.registry.aliases import resolve
     from trainyard.tasks.registry.promote import promote
 
-    place = _store(store)
-    _show(lambda: describe_move(name, promote(place, name, resolve(place, name, version), override=override)))
+    def promoted() -> "RenderableType":
+        place = _store(store)
+        return describe_move(name, promote(place, name, resolve(place, name, version), override=override))
+
+    _show(promoted)
 
 
 @models_app.command("rollback")
@@ -368,4 +371,7 @@ def _end(error: PipelineError) -> NoReturn:
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except PipelineError as error:  # also what a command did not expect, such as a setting that cannot be
+        _end(error)

@@ -162,18 +162,23 @@ def deploy(
     train_on: Annotated[
         list[str] | None, typer.Option(help="A further work pool that can train; may be repeated.")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what an earlier deploy made and nobody asks for any more.")
+    ] = False,
     project: Annotated[
         Path, typer.Option(help="Directory that relative paths in the parameters of runs are relative to.")
     ] = Path(),
 ) -> None:
     """Create or update work pools, deployments, limits and automations on the Prefect server."""
+    from trainyard.deployments.deploy.command import Unwanted
     from trainyard.deployments.deploy.command import deploy as run_deploy
     from trainyard.deployments.deploy.wanted import Options
     from trainyard.tasks.settings import Settings
 
     options = Options(project=project.resolve(), gpus=gpus, train_on=tuple(train_on or ()))
     try:
-        done = run_deploy(Settings(), options, yes=yes, dry_run=dry_run, confirm=typer.confirm)
+        unwanted: Unwanted = "remove" if prune else "offer"
+        done = run_deploy(Settings(), options, yes=yes, dry_run=dry_run, confirm=typer.confirm, unwanted=unwanted)
     except PipelineError as error:
         _end(error)
     raise typer.Exit(0 if done else FAILED)

@@ -55,7 +55,13 @@ def _bring_up(settings: Settings, say: Callable[[str], None], consent: Consent) 
     say(f"server: {connection.address}{' (started)' if connection.was_started else ''}")
     asks = _moves_a_deployment if connection.is_local else always
     done = deploy(
-        settings, Options(project=Path.cwd()), yes=consent.yes, dry_run=False, confirm=consent.confirm, asks=asks
+        settings,
+        Options(project=Path.cwd()),
+        yes=consent.yes,
+        dry_run=False,
+        confirm=consent.confirm,
+        asks=asks,
+        unwanted="ignore",
     )
     if not done:
         say("The deployments stay as they were.")

@@ -134,6 +134,36 @@ def test_a_webhook_is_called_when_a_pipeline_fails(yard, deploy, monkeypatch, li
         server.shutdown()
 
 
+def test_deploy_names_what_nobody_asks_for_any_more_and_removes_it_when_told(yard, deploy, monkeypatch):
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    ours = ["automation trainyard-failures", "webhook block trainyard-failures", "deployment train/train-spare"]
+    with yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="spare", type="process"))
+        monkeypatch.setenv("TRAINYARD_FAILURE_WEBHOOK_URL", "http://127.0.0.1:9/hook")
+        deploy(train_on=("spare",))
+        assert "not asked for" not in deploy(train_on=("spare",))
+        monkeypatch.delenv("TRAINYARD_FAILURE_WEBHOOK_URL")
+
+        said = deploy()
+        assert all(f"- {name} (not asked for any more)" in said for name in ours)
+        assert "--prune" in said
+        assert "--prune" in yard.trainyard("deploy").stdout, "nobody to ask, and nothing else to change"
+        assert "not asked for" not in yard.trainyard("up").stdout
+        assert client.read_automations_by_name("trainyard-failures")
+        assert client.read_deployment_by_name("train/train-spare")
+
+        said = yard.trainyard("deploy", "--prune").stdout
+        assert all(f"- {name} (not asked for any more)" in said for name in ours)
+        assert client.read_automations_by_name("trainyard-failures") == []
+        with pytest.raises(ObjectNotFound):
+            client.read_deployment_by_name("train/train-spare")
+        assert client.read_deployment_by_name("train/train")
+        assert client.read_automations_by_name("trainyard-zombies")
+        assert "not asked for" not in deploy()
+
+
 def test_data_that_is_announced_starts_a_run(yard):
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
     from prefect.states import Cancelling

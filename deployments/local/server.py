@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -156,13 +156,20 @@ def _wait_until_healthy(server: Background, folder: Path) -> None:
 def _listens(server: Background) -> bool:
     """Whether it is this server that answers: another's may have taken the port after it was found free."""
     port = urlsplit(server.address).port
-    try:
-        files = {os.readlink(entry) for entry in Path(f"/proc/{server.pid}/fd").iterdir()}
-    except OSError:  # it has ended
-        return False
+    files = _open_files(server.pid)
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = [row for row in sockets if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]
     return any(f"socket:[{row[9]}]" in files for row in listening)
+
+
+def _open_files(pid: int) -> set[str]:
+    """What a process has open, as far as it stays open while this looks."""
+    found = set()
+    with suppress(OSError):  # the process has ended
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(os.readlink(entry))
+    return found
 
 
 def _is_healthy(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -218,8 +219,6 @@ def test_run_finds_the_server_unless_told_not_to(yard, linear_project, points, t
 
 
 def test_two_processes_cannot_have_the_data_directory(tmp_path):
-    import os
-
     from trainyard.deployments.local.server import _database_lock
     from trainyard.tasks.errors import PrefectUnavailableError
 
@@ -229,6 +228,29 @@ def test_two_processes_cannot_have_the_data_directory(tmp_path):
             _database_lock(tmp_path)
     finally:
         os.close(held)
+
+
+def test_what_another_answers_on_the_port_is_not_taken_for_our_server(tmp_path):
+    """Of two servers that find the same port free at once, one ends; its command must not go on with the other's."""
+    from trainyard.deployments.local import background
+    from trainyard.deployments.local.server import _wait_until_healthy
+    from trainyard.tasks.errors import PrefectUnavailableError
+    from trainyard.tasks.runtime.watchdog import start_time
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/api"
+        ours = background.start("server", ["sleep", "3"], env=os.environ, folder=tmp_path, address=address)
+        with pytest.raises(PrefectUnavailableError, match="ended at once"):
+            _wait_until_healthy(ours, tmp_path)
+        this = background.Background("server", os.getpid(), start_time(os.getpid()), address)
+        _wait_until_healthy(this, tmp_path)
+        server.shutdown()
 
 
 def test_the_readme_names_every_command():

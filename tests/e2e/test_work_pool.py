@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import are_gone, command_of, runs_below, wait_for
+from tests.e2e.yard import LOST_AFTER_S, are_gone, command_of, runs_below, wait_for
 from trainyard import errors
 from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.gpu_slots import gpu_slots
@@ -208,6 +208,8 @@ def test_no_retries_means_none_for_a_lost_worker_too(yard, here, job, training):
     ranks = wait_for(training, 120)
     assert ranks
     (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
+    beat = flow.environ()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+    assert 3 * int(beat) <= int(LOST_AFTER_S), "a healthy run is heard several times before it would count as lost"
     os.kill(flow.pid, signal.SIGKILL)
     output, log = caller.communicate(timeout=200)
     assert json.loads(output.splitlines()[-1])["error"] == "WorkerLostError", log

@@ -13,7 +13,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 LOST_AFTER_S = "150"
-"""Less than the default, because a test waits for it; with 90, healthy runs on a busy machine were taken for lost."""
+"""Less than the default, because a test waits for it; five heartbeats of a deployed run."""
 
 
 # Runs the pipeline on an estimator; its result, or its error, is the last line.

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """Seconds to wait for a live worker of the work pool that training was sent to."""
 
     lost_after_s: int = Field(default=180, ge=60, le=86_400)
-    """Seconds without a heartbeat after which a deployed run, which sends one every 30, counts as lost (``trainyard deploy``)."""
+    """Seconds without a heartbeat after which a deployed run, which sends one every 30, counts as lost."""
 
     failure_webhook_url: SecretStr | None = None
     """Address that ``trainyard deploy`` has the Prefect server call when a pipeline fails."""

@@ -13,10 +13,11 @@ from prefect.utilities.urls import url_for
 from trainyard.flows.answers import keep_product
 from trainyard.flows.brief_errors import shorten_errors
 from trainyard.flows.embedded_server import guard_embedded_server
-from trainyard.flows.pool_training import train_on_pool
+from trainyard.flows.pool_training import retried_when_lost
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.summary_artifact import publish_summary
+from trainyard.flows.work_pools import own_gpu_limit
 from trainyard.flows.worker_watch import end_with_worker
 from trainyard.tasks.artifacts.products import (
     Champion,
@@ -153,8 +154,11 @@ class PipelineRunner:
         pool = named_work_pool(self.estimator)
         if pool is None:
             data = self.stage("stage", stage, self.estimator.references)
-            return data, self.stage("train", train, self.estimator, data)
-        done = self.stage("train", train_on_pool, pool, self.estimator, self._policies_on_pool())
+            slots = own_gpu_limit() if self.estimator.use_gpu else None
+            return data, self.stage("train", train, self.estimator, data, slots=slots)
+        train_there, policy = retried_when_lost(self._policies["train"])
+        self._policies = {**self._policies, "train": policy}
+        done = self.stage("train", train_there, pool, self.estimator, self._policies_on_pool())
         keep_product(self._store_url, "train", done.trained)
         self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
         return done.staged, done.trained

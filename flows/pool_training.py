@@ -4,11 +4,11 @@ import logging
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import httpx
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
@@ -33,9 +33,10 @@ from trainyard.tasks.errors import (
     RunCancelledError,
     StorageNotFoundError,
     TrainingFailedError,
+    WorkerLostError,
     WorkerUnavailableError,
 )
-from trainyard.tasks.retries import retry_if_transient
+from trainyard.tasks.retries import retry_if_transient, retry_if_worker_lost
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.policy import StageName, StagePolicy
@@ -46,6 +47,10 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 PATIENCE_S = 120.0
 """Seconds without an answer of the Prefect server until waiting is given up."""
+
+RETRIES_OF_A_LOST_WORKER = 1
+
+_TrainOnPool: TypeAlias = "Task[..., State[StageResult[TrainedOnPool]]]"
 
 
 @task(name="train", retry_condition_fn=retry_if_transient, cache_policy=NO_CACHE)
@@ -62,6 +67,14 @@ def train_on_pool(
         product=trained, status=outcome.status, cache_key=outcome.cache_key, num_bytes=outcome.num_bytes
     )
     return as_state(result)
+
+
+def retried_when_lost(policy: StagePolicy) -> "tuple[_TrainOnPool, StagePolicy]":
+    """The task and its policy: where the policy leaves ``retries`` open, a lost worker is retried, and nothing else."""
+    if "retries" in policy.model_fields_set:
+        return train_on_pool, policy
+    once_more = policy.model_copy(update={"retries": RETRIES_OF_A_LOST_WORKER})
+    return train_on_pool.with_options(retry_condition_fn=retry_if_worker_lost), once_more
 
 
 def _train_there(
@@ -122,7 +135,7 @@ def _answer(child: FlowRun, state: "State[Any]", pool: str, context: StageContex
     if state.is_cancelled():
         raise RunCancelledError(f"{where} was cancelled.")
     if state.is_crashed():
-        raise TrainingFailedError(f"{where} crashed: {state.message or 'its worker is gone'}")
+        raise WorkerLostError(f"{where} crashed: {state.message or 'its worker is gone'}")
     try:
         return read_answer(context.store, child.id, TrainedOnPool)
     except StorageNotFoundError as error:

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.context import FlowRunContext
 
 from trainyard.flows.answers import answered
 from trainyard.flows.caller_watch import ended_with_caller
 from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pipeline_run import PipelineRunner, name_training
 from trainyard.flows.pool_cache import note_environment
+from trainyard.flows.work_pools import own_pool
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
@@ -47,10 +47,10 @@ def train(
 def _train(estimator: PyTorch, policies: Policies, store: str | None, origin: Origin | None) -> TrainedOnPool:
     if origin is not None:
         estimator = _from_snapshot(estimator, origin, store)
-    note_environment(ArtifactStore(store or Settings().store_url), _own_pool())
+    note_environment(ArtifactStore(store or Settings().store_url), own_pool())
     run = PipelineRunner.prepare(estimator, None, policies, store, run_folder=origin.run_folder if origin else None)
     data = run.stage("stage", stage, estimator.references)
-    trained = run.stage("train", train_task, estimator, data, slots=_own_pool())
+    trained = run.stage("train", train_task, estimator, data, slots=own_pool())
     return TrainedOnPool(staged=data, trained=trained, outcomes=run.outcomes)
 
 
@@ -77,9 +77,3 @@ def _presence(origin: Origin | None, store: str | None) -> Location | None:
     if origin is None or origin.presence is None:
         return None
     return ArtifactStore(store or Settings().store_url).root / origin.presence
-
-
-def _own_pool() -> str | None:
-    """The work pool that runs this; None outside of one."""
-    context = FlowRunContext.get()
-    return context.flow_run.work_pool_name if context and context.flow_run else None

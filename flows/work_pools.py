@@ -14,10 +14,11 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import StateType, WorkerStatus
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelling
 
-from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 
 TRAIN_FLOW = "train"
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -61,6 +62,32 @@ def training_deployment(client: SyncPrefectClient, pool: str) -> UUID:
             f"compute_target {pool!r} is a work pool on which nothing can train yet: trainyard deploy --train-on {pool}"
         )
     return deployments[0].id
+
+
+def own_pool() -> str | None:
+    """The work pool that runs this; None outside of one."""
+    context = FlowRunContext.get()
+    return context.flow_run.work_pool_name if context and context.flow_run else None
+
+
+def own_gpu_limit() -> str | None:
+    """The limit that counts the GPUs of the work pool that runs this, where there is one.
+
+    Raises:
+        PrefectUnavailableError: The Prefect server does not say.
+    """
+    pool = own_pool()
+    if pool is None:
+        return None
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_global_concurrency_limit_by_name(pool).name
+    except ObjectNotFound:
+        return None
+    except UNREACHABLE as error:
+        raise PrefectUnavailableError(
+            f"The Prefect server does not say whether a limit counts the GPUs of {pool!r} ({error})."
+        ) from error
 
 
 def live_workers(client: SyncPrefectClient, pool: str) -> list[str]:

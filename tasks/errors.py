@@ -10,6 +10,7 @@
     │   ├── PrefectUnavailableError     the Prefect server does not answer
     │   ├── WorkerUnavailableError      a work pool has no live worker
     │   ├── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
+    │   │   └── WorkerLostError         the worker that trained is gone: its machine, or the process of its run
     │   └── TrainingStalledError        training wrote nothing for too long: often a peer that was lost
     └── PermanentError                  the same attempt would fail again: never retried
         ├── InvalidInputError           what the user asked for cannot run; lists every problem found
@@ -94,6 +95,10 @@ class TrainingFailedError(TransientError):
 
     rank: int | None = None
     exit_code: int | None = None
+
+
+class WorkerLostError(TrainingFailedError):
+    """The run that trained on a work pool crashed: its machine, its worker or its process is gone."""
 
 
 class TrainingStalledError(TransientError):

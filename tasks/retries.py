@@ -5,7 +5,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from trainyard.tasks.errors import TransientError
+from trainyard.tasks.errors import TransientError, WorkerLostError
 from trainyard.tasks.specs.policy import StagePolicy
 
 P = ParamSpec("P")
@@ -14,9 +14,18 @@ R = TypeVar("R")
 
 def retry_if_transient(task: "Task[Any, Any]", task_run: TaskRun, state: "State[Any]") -> bool:
     """Whether to try again; a plain function, because Prefect disables retries for any other callable."""
+    return _ended_with(state, TransientError)
+
+
+def retry_if_worker_lost(task: "Task[Any, Any]", task_run: TaskRun, state: "State[Any]") -> bool:
+    """Likewise, for a training whose policy leaves its retries open: only what the machines did is tried again."""
+    return _ended_with(state, WorkerLostError)
+
+
+def _ended_with(state: "State[Any]", kind: type[Exception]) -> bool:
     try:
         state.result()
-    except TransientError:
+    except kind:
         return True
     except BaseException:
         return False

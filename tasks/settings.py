@@ -1,16 +1,24 @@
 """Settings from the environment, read in one place (prefix ``TRAINYARD_``)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from trainyard.tasks.errors import InvalidInputError
+
+PREFIX = "TRAINYARD_"
 
 
 class Settings(BaseSettings):
-    """What differs between machines; nothing here changes what a stage computes."""
+    """What differs between machines; nothing here changes what a stage computes.
 
-    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", use_attribute_docstrings=True, extra="ignore")
+    Raises:
+        InvalidInputError: A variable has a value that cannot be; names each of them.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, use_attribute_docstrings=True, extra="ignore")
 
     home: Path = Field(default_factory=lambda: Path.home() / ".trainyard")
     """Directory for runs, checkpoints, staged data and, by default, the store."""
@@ -36,8 +44,18 @@ class Settings(BaseSettings):
     worker_wait_s: float = Field(default=60.0, ge=0, le=86_400)
     """Seconds to wait for a live worker of the work pool that training was sent to."""
 
+    lost_after_s: int = Field(default=180, ge=60, le=86_400)
+    """Seconds without a heartbeat after which a deployed run, which sends one every 30, counts as lost."""
+
     failure_webhook_url: SecretStr | None = None
     """Address that ``trainyard deploy`` has the Prefect server call when a pipeline fails."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = [_problem(str(item["loc"][0]), item["input"], item["msg"]) for item in error.errors()]
+            raise InvalidInputError.from_problems("The settings of this machine", problems) from error
 
     @field_validator("home")
     @classmethod
@@ -51,3 +69,8 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store to use where a call names none."""
         return self.store or f"file://{self.home / 'store'}"  # fsspec takes paths as they are: no as_uri
+
+
+def _problem(field: str, value: object, message: str) -> str:
+    """What is wrong with a setting, by the variable that a person knows it as."""
+    return f"{PREFIX}{field.upper()}={value}: {message.removeprefix('Value error, ')}"

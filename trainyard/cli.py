@@ -121,13 +121,24 @@ def _connect() -> None:
 
 
 @app.command()
-def up() -> None:
+def up(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask before existing deployments are moved to this folder.")
+    ] = False,
+    on_configured_server: Annotated[
+        bool,
+        typer.Option(
+            "--on-configured-server", help="Deploy to, and start workers for, the server that PREFECT_API_URL names."
+        ),
+    ] = False,
+) -> None:
     """Start a Prefect server with the deployments, and a cpu and a gpu worker, on this machine."""
-    from trainyard.deployments.local.up import bring_up
+    from trainyard.deployments.local.up import Consent, bring_up
     from trainyard.tasks.settings import Settings
 
+    consent = Consent(confirm=typer.confirm, yes=yes, on_configured_server=on_configured_server)
     try:
-        connection = bring_up(Settings(), typer.echo)
+        connection = bring_up(Settings(), typer.echo, consent)
     except PipelineError as error:
         _end(error)
     typer.echo(f"Prefect UI: {connection.ui_address}   ('trainyard down' ends all of it)")
@@ -147,22 +158,27 @@ def down() -> None:
 def deploy(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before changing the server.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")] = False,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs that may train at once.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of the pool gpu that may train at once.")] = None,
     train_on: Annotated[
         list[str] | None, typer.Option(help="A further work pool that can train; may be repeated.")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what an earlier deploy made and nobody asks for any more.")
+    ] = False,
     project: Annotated[
         Path, typer.Option(help="Directory that relative paths in the parameters of runs are relative to.")
     ] = Path(),
 ) -> None:
     """Create or update work pools, deployments, limits and automations on the Prefect server."""
+    from trainyard.deployments.deploy.command import Unwanted
     from trainyard.deployments.deploy.command import deploy as run_deploy
     from trainyard.deployments.deploy.wanted import Options
     from trainyard.tasks.settings import Settings
 
     options = Options(project=project.resolve(), gpus=gpus, train_on=tuple(train_on or ()))
     try:
-        done = run_deploy(Settings(), options, yes=yes, dry_run=dry_run, confirm=typer.confirm)
+        unwanted: Unwanted = "remove" if prune else "offer"
+        done = run_deploy(Settings(), options, yes=yes, dry_run=dry_run, confirm=typer.confirm, unwanted=unwanted)
     except PipelineError as error:
         _end(error)
     raise typer.Exit(0 if done else FAILED)
@@ -249,8 +265,11 @@ def models_promote(
     from trainyard.tasks.registry.aliases import resolve
     from trainyard.tasks.registry.promote import promote
 
-    place = _store(store)
-    _show(lambda: describe_move(name, promote(place, name, resolve(place, name, version), override=override)))
+    def promoted() -> "RenderableType":
+        place = _store(store)
+        return describe_move(name, promote(place, name, resolve(place, name, version), override=override))
+
+    _show(promoted)
 
 
 @models_app.command("rollback")
@@ -356,4 +375,7 @@ def _end(error: PipelineError) -> NoReturn:
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except PipelineError as error:  # also what a command did not expect, such as a setting that cannot be
+        _end(error)

@@ -9,12 +9,12 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr
 
-from trainyard.deployments.deploy.resource import Facts, Resource
+from trainyard.deployments.deploy.resource import Facts, Removable
 
 _SYNC: dict[str, Any] = {"_sync": True}
 
 
-class WebhookBlock(Resource):
+class WebhookBlock(Removable):
     """A block of type Webhook: ``url``, which is never shown."""
 
     kind = "webhook block"
@@ -28,8 +28,12 @@ class WebhookBlock(Resource):
         """See ``Resource``."""
         Webhook(url=SecretStr(self.wanted["url"])).save(self.name, overwrite=True, **_SYNC)
 
+    def remove(self, client: SyncPrefectClient) -> None:
+        """See ``Removable``."""
+        Webhook.delete(self.name, **_SYNC)
 
-class AutomationRule(Resource):
+
+class AutomationRule(Removable):
     """An automation: ``description``, ``trigger`` and ``actions``.
 
     Args:
@@ -57,6 +61,11 @@ class AutomationRule(Resource):
             client.update_automation(found[0].id, value.model_copy(update={"enabled": found[0].enabled}))
         else:
             client.create_automation(value)
+
+    def remove(self, client: SyncPrefectClient) -> None:
+        """See ``Removable``."""
+        for found in client.read_automations_by_name(self.name):
+            client.delete_automation(found.id)
 
     def _value(self, client: SyncPrefectClient) -> AutomationCore:
         facts = {name: value for name, value in self._facts.items() if name not in ("deployment", "webhook", "payload")}

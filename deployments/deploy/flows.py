@@ -10,7 +10,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
 from trainyard.deployments.deploy.forms import form_schema
-from trainyard.deployments.deploy.resource import Facts, Resource
+from trainyard.deployments.deploy.resource import Facts, Removable
 
 FIELDS = (
     *("entrypoint", "description", "version", "tags", "parameters", "work_pool_name", "work_queue_name"),
@@ -18,7 +18,7 @@ FIELDS = (
 )
 
 
-class FlowDeployment(Resource):
+class FlowDeployment(Removable):
     """A deployment of a flow; its name is ``<flow>/<deployment>``.
 
     Args:
@@ -58,6 +58,10 @@ class FlowDeployment(Resource):
             schedules=schedules,
             **wanted,
         )
+
+    def remove(self, client: SyncPrefectClient) -> None:
+        """See ``Removable``."""
+        client.delete_deployment(client.read_deployment_by_name(self.name).id)
 
 
 def _schedule(facts: Facts) -> DeploymentScheduleCreate:

@@ -9,7 +9,7 @@ from rich.text import Text
 from trainyard.deployments.deploy.automations import NOT_YET
 from trainyard.deployments.deploy.resource import Facts, Resource
 
-SHOWN = 100
+SHOWN = 200
 """Characters of a value in a difference."""
 
 
@@ -51,6 +51,8 @@ def apply(client: SyncPrefectClient, changes: list[Change]) -> None:
 def _difference(name: str, found: Any, wanted: Any) -> list[str]:
     if name in ("url", "parameter_openapi_schema"):  # the one is secret, the other long
         return [f"    {name}: changed"]
+    if _are_lists_of_objects(found, wanted):
+        found, wanted = dict(enumerate(found)), dict(enumerate(wanted))
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = sorted({*found, *wanted}, key=str)
         return [
@@ -60,6 +62,10 @@ def _difference(name: str, found: Any, wanted: Any) -> list[str]:
             for line in _difference(f"{name}.{key}", found.get(key), wanted.get(key))
         ]
     return [f"    {name}: {_short(found)} → {_short(wanted)}"]
+
+
+def _are_lists_of_objects(*values: Any) -> bool:
+    return all(isinstance(value, list) and value and isinstance(value[0], dict) for value in values)
 
 
 def _short(value: Any) -> str:

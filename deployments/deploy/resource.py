@@ -37,3 +37,11 @@ class Resource(ABC):
     def __str__(self) -> str:
         """For people, for example ``work pool gpu``."""
         return f"{self.kind} {self.name}"
+
+
+class Removable(Resource):
+    """A thing that is there only as long as somebody asks for it."""
+
+    @abstractmethod
+    def remove(self, client: SyncPrefectClient) -> None:
+        """Remove the thing, which is there."""

@@ -3,6 +3,7 @@
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from trainyard.tasks.errors import InvalidInputError
 
 FOLDER = Path(__file__).resolve().parents[1]
 TRAIN = "train"
+GPU_POOL = "gpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +27,17 @@ class Options:
 
     Args:
         project: Directory that relative paths in parameters are relative to.
-        gpus: GPUs that may train at once; None keeps what is there.
+        gpus: GPUs of the pool ``gpu`` that may train at once; None keeps what is there.
         train_on: Further work pools that can train.
         webhook_url: Called when a pipeline fails.
+        lost_after_s: Seconds without a heartbeat after which a run counts as lost.
     """
 
     project: Path
     gpus: int | None = None
     train_on: tuple[str, ...] = ()
     webhook_url: str | None = None
+    lost_after_s: int = 180
 
 
 def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
@@ -44,10 +48,11 @@ def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
     """
     if not options.project.is_dir():
         raise InvalidInputError(f"The project directory {str(options.project)!r} does not exist; name it: --project.")
-    resources, deployments = _read(folder / "resources.yaml"), _read(folder / "prefect.yaml")
+    resources = _read(folder / "resources.yaml", lost_after_s=options.lost_after_s)
+    deployments = _read(folder / "prefect.yaml")
     return [
         *(item for pool in resources["work_pools"] for item in _pool(pool)),
-        *(Limit(facts["name"], options.gpus, facts["limit"]) for facts in resources["concurrency_limits"]),
+        *_limits(resources["concurrency_limits"], options),
         *_deployments(deployments, options),
         *_automations(resources["automations"], options),
     ]
@@ -63,11 +68,13 @@ def source_version(project: Path) -> str:
     return done.stdout.strip() if done.returncode == 0 else "unversioned"
 
 
-def _read(path: Path) -> Facts:
+def _read(path: Path, **values: object) -> Facts:
+    """A file's content, with values in place of what is written ``$name`` there."""
     try:
-        content: Facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}; install trainyard again.") from error
+    content: Facts = yaml.safe_load(Template(text).substitute(values) if values else text)
     return content
 
 
@@ -83,12 +90,19 @@ def _pool(facts: Facts) -> list[Resource]:
     ]
 
 
+def _limits(listed: list[Facts], options: Options) -> list[Resource]:
+    """Those of the file, and one for each further pool that can train, which keeps what somebody has set."""
+    default = next(facts["limit"] for facts in listed if facts["name"] == GPU_POOL)
+    further = [Limit(pool, None, default) for pool in dict.fromkeys(options.train_on) if pool != GPU_POOL]
+    return [*(Limit(facts["name"], options.gpus, facts["limit"]) for facts in listed), *further]
+
+
 def _deployments(content: Facts, options: Options) -> list[Resource]:
     listed = list(content["deployments"])
     training = next(facts for facts in listed if facts["name"] == TRAIN)
     listed += [
         {**training, "name": f"{TRAIN}-{pool}", "work_pool": {**training["work_pool"], "name": pool}}
-        for pool in options.train_on
+        for pool in dict.fromkeys(options.train_on)
         if pool != training["work_pool"]["name"]
     ]
     version = source_version(options.project)

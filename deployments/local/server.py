@@ -9,8 +9,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -21,6 +22,8 @@ from trainyard.tasks.settings import Settings
 SERVER = "server"
 START_TIMEOUT_S = 180.0
 HEALTH_TIMEOUT_S = 5.0
+_LISTEN = "0A"
+"""The state of a listening socket in ``/proc/net/tcp`` (proc(5); include/net/tcp_states.h)."""
 
 
 def services_folder(home: Path) -> Path:
@@ -140,7 +143,7 @@ def _free_port(wanted: int) -> int:
 
 def _wait_until_healthy(server: Background, folder: Path) -> None:
     until = time.monotonic() + START_TIMEOUT_S
-    while not _is_healthy(server.address):
+    while not (_is_healthy(server.address) and _listens(server)):
         if not server.alive or time.monotonic() > until:
             state = "does not answer" if server.alive else "ended at once"
             raise PrefectUnavailableError(
@@ -148,6 +151,25 @@ def _wait_until_healthy(server: Background, folder: Path) -> None:
                 f"{log_path(folder, SERVER)}:\n{last_lines(folder, SERVER)}"
             )
         time.sleep(0.1)
+
+
+def _listens(server: Background) -> bool:
+    """Whether it is this server that answers: another's may have taken the port after it was found free."""
+    port = urlsplit(server.address).port
+    files = _open_files(server.pid)
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row for row in sockets if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]
+    return any(f"socket:[{row[9]}]" in files for row in listening)
+
+
+def _open_files(pid: int) -> set[str]:
+    """What a process has open, as far as it stays open while this looks."""
+    found = set()
+    with suppress(OSError):  # the process has ended
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.add(os.readlink(entry))
+    return found
 
 
 def _is_healthy(address: str) -> bool:

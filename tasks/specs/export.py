@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from trainyard.tasks.specs.form import AXES, PARAMETERS
 from trainyard.tasks.specs.spec import Spec
 
 Fallback = Literal["strict", "torchscript", "lower_opset"]
@@ -50,7 +51,7 @@ class OnnxExport(Spec):
     """``package.module:factory`` in the source directory: called without arguments (or with ``module_params``), it
     gives the ``torch.nn.Module`` that a saved state dict or safetensors file fits."""
 
-    module_params: dict[str, JsonValue] = Field(default_factory=dict, title="Factory parameters")
+    module_params: Annotated[dict[str, JsonValue], PARAMETERS] = Field(default_factory=dict, title="Factory parameters")
     """Keyword arguments of the factory."""
 
     allow_pickle: bool = Field(default=False, title="Allow pickled modules")
@@ -63,7 +64,9 @@ class OnnxExport(Spec):
     dynamic_batch: bool = Field(default=True, title="Dynamic batch")
     """The first axis of every input takes any size. A program saved with a fixed batch is then an error."""
 
-    dynamic_axes: dict[str, dict[Annotated[int, Field(ge=0)], str]] = Field(default_factory=dict, title="Dynamic axes")
+    dynamic_axes: Annotated[dict[str, dict[Annotated[int, Field(ge=0)], str]], AXES] = Field(
+        default_factory=dict, title="Dynamic axes"
+    )
     """More axes of any size, by input and axis: ``{"tokens": {1: "sequence"}}``."""
 
     output_names: tuple[str, ...] | None = Field(default=None, min_length=1, title="Output names")

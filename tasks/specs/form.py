@@ -4,6 +4,7 @@ Prefect's UI shows a dictionary as a JSON editor, and a list of objects as a for
 takes both; its value is the dictionary.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,3 +87,46 @@ DATA = FormEntries("Input", {"name": NAME, "data": URL}, lambda entry: {"url": e
 
 VARIABLES = FormEntries("Variable", {"name": NAME, "value": TEXT}, lambda entry: entry.get("value") or "")
 """Texts, by the name of a variable."""
+
+
+def _json_or_text(entry: dict[str, Any]) -> Any:
+    text = entry.get("value") or ""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+JSON_OR_TEXT = {**TEXT, "description": 'A number, true, false, a list or other JSON; all else is text ("3" is a text).'}
+
+PARAMETERS = FormEntries("Parameter", {"name": NAME, "value": JSON_OR_TEXT}, _json_or_text)
+"""Keyword arguments, by name."""
+
+
+def _named_axes(entry: dict[str, Any]) -> Any:
+    axes = entry.get("axes") or []
+    if not isinstance(axes, list) or not all(isinstance(item, dict) and {"axis", "name"} == {*item} for item in axes):
+        return axes
+    if len({item["axis"] for item in axes}) < len(axes):
+        raise ValueError(f"{entry['name']!r}: an axis is named twice")
+    return {item["axis"]: item["name"] for item in axes}
+
+
+_AXIS = {
+    "type": "object",
+    "title": "Axis",
+    "properties": {
+        "axis": {"type": "integer", "title": "Axis", "minimum": 0, "position": 0},
+        "name": {**NAME, "position": 1},
+    },
+    "required": ["axis", "name"],
+    "additionalProperties": False,
+}
+
+AXES = FormEntries(
+    "Input",
+    {"name": NAME, "axes": {"type": "array", "title": "Axes of any size", "items": _AXIS}},
+    _named_axes,
+    required=("name", "axes"),
+)
+"""Names of axes by their number, by input."""

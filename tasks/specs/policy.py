@@ -59,7 +59,7 @@ Policies = Annotated[
 
 DEFAULT_POLICIES: Mapping[StageName, StagePolicy] = {
     "stage": StagePolicy(retries=3, retry_delay_s=2),
-    "train": StagePolicy(retries=0, retry_delay_s=10),
+    "train": StagePolicy(retry_delay_s=10),  # retries are left open: on a work pool, a lost worker is retried once
     "metrics": StagePolicy(retries=2, retry_delay_s=1),
     "export": StagePolicy(retries=1, retry_delay_s=1, timeout_s=3600),
     "validate": StagePolicy(retries=1, retry_delay_s=1, timeout_s=3600),

@@ -146,6 +146,27 @@ def test_a_run_from_the_form_to_its_artifacts(yard, page, linear_project, points
     shoot(page, "summary")
 
 
+def test_the_export_is_filled_in_without_json(yard, page, linear_project):
+    open_form(page, yard)
+    fill(page, "Source directory", linear_project)
+    fill(page, "Entry script", "none.py")  # so that the run ends at once
+    field(page, "Factory parameters").get_by_text("Add item").click()
+    fill(page, "Name", "width", last=True)
+    fill(page, "Value", "32", last=True)
+    field(page, "Dynamic axes").get_by_text("Add item").click()
+    fill(page, "Name", "tokens", last=True)
+    field(page, "Axes of any size").get_by_text("Add item").click()
+    fill(page, "Axis", 1, last=True)
+    fill(page, "Name", "sequence", last=True)
+    shoot(page, "form-export")
+    before = runs(yard)
+    (run_id,) = submitted(page, lambda: runs(yard) - before)
+    with yard.client() as client:
+        export = client.read_flow_run(run_id).parameters["export"]
+    assert export["module_params"] == [{"name": "width", "value": "32"}]
+    assert export["dynamic_axes"] == [{"name": "tokens", "axes": [{"axis": 1, "name": "sequence"}]}]
+
+
 def test_wrong_values_are_refused_by_the_form(yard, page, linear_project):
     open_form(page, yard)
     fill(page, "Source directory", linear_project)

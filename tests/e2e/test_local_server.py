@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from tests.e2e.yard import ROOT, wait_for
+from tests.e2e.yard import LOST_AFTER_S, ROOT, wait_for
 
 
 def test_up_again_starts_nothing_and_changes_nothing(yard):
@@ -19,6 +20,40 @@ def test_up_again_starts_nothing_and_changes_nothing(yard):
     assert "(started)" not in said
     assert "up to date." in said
     assert {name: yard.service(name)[0] for name in before} == before
+
+
+def test_up_leaves_a_server_that_is_not_its_own_alone(yard, tmp_path):
+    """The home is empty, so that the yard's server is another's; asked for, deployments there would change first."""
+    before = deployments_of(yard)
+    changes = {"TRAINYARD_HOME": str(tmp_path), "PREFECT_API_URL": yard.api_url}
+    refused = yard.trainyard("up", check=2, cwd=tmp_path, **changes)
+    assert yard.api_url in refused.stderr
+    assert "trainyard deploy" in refused.stderr
+    refused = yard.trainyard("up", "--on-configured-server", check=2, cwd=tmp_path, **changes)
+    assert str(tmp_path) in refused.stdout
+    assert "--yes" in refused.stderr
+    assert deployments_of(yard) == before
+    assert list((tmp_path / "services").glob("*.json")) == []
+
+
+def test_up_in_another_folder_asks_before_it_moves_the_deployments(yard, tmp_path):
+    before = deployments_of(yard)
+    refused = yard.trainyard("up", check=2, cwd=tmp_path)
+    assert f"directory: '{ROOT}' → '{tmp_path}'" in refused.stdout.replace("\n", "")
+    assert "--yes" in refused.stderr
+    assert deployments_of(yard) == before
+    yard.trainyard("up", "--yes", cwd=tmp_path)
+    assert {str(folder) for folder in deployments_of(yard).values()} == {str(tmp_path)}
+    yard.trainyard("up", "--yes")
+    assert deployments_of(yard) == before
+
+
+def deployments_of(yard):
+    """Each deployment's folder."""
+    ours = ("training-pipeline/training-pipeline", "training-pipeline/nightly", "train/train")
+    with yard.client() as client:
+        found = [client.read_deployment_by_name(name) for name in ours]
+    return {deployment.name: next(iter(deployment.pull_steps[0].values()))["directory"] for deployment in found}
 
 
 def test_there_is_one_server_on_the_database(yard):
@@ -50,6 +85,7 @@ def deploy(yard, monkeypatch, capsys):
         return capsys.readouterr().out
 
     monkeypatch.setenv("TRAINYARD_HOME", str(yard.home))
+    monkeypatch.setenv("TRAINYARD_LOST_AFTER_S", LOST_AFTER_S)
     monkeypatch.setenv("COLUMNS", "200")
     with temporary_settings({PREFECT_API_URL: yard.api_url}):
         yield run
@@ -97,6 +133,36 @@ def test_a_webhook_is_called_when_a_pipeline_fails(yard, deploy, monkeypatch, li
             training_pipeline(PyTorch(source_directory=str(linear_project), entry_script="none.py"))
         assert b'"state": "Failed"' in received.get(timeout=60)
         server.shutdown()
+
+
+def test_deploy_names_what_nobody_asks_for_any_more_and_removes_it_when_told(yard, deploy, monkeypatch):
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    ours = ["automation trainyard-failures", "webhook block trainyard-failures", "deployment train/train-spare"]
+    with yard.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="spare", type="process"))
+        monkeypatch.setenv("TRAINYARD_FAILURE_WEBHOOK_URL", "http://127.0.0.1:9/hook")
+        deploy(train_on=("spare",))
+        assert "not asked for" not in deploy(train_on=("spare",))
+        monkeypatch.delenv("TRAINYARD_FAILURE_WEBHOOK_URL")
+
+        said = deploy()
+        assert all(f"- {name} (not asked for any more)" in said for name in ours)
+        assert "--prune" in said
+        assert "--prune" in yard.trainyard("deploy").stdout, "nobody to ask, and nothing else to change"
+        assert "not asked for" not in yard.trainyard("up").stdout
+        assert client.read_automations_by_name("trainyard-failures")
+        assert client.read_deployment_by_name("train/train-spare")
+
+        said = yard.trainyard("deploy", "--prune").stdout
+        assert all(f"- {name} (not asked for any more)" in said for name in ours)
+        assert client.read_automations_by_name("trainyard-failures") == []
+        with pytest.raises(ObjectNotFound):
+            client.read_deployment_by_name("train/train-spare")
+        assert client.read_deployment_by_name("train/train")
+        assert client.read_automations_by_name("trainyard-zombies")
+        assert "not asked for" not in deploy()
 
 
 def test_data_that_is_announced_starts_a_run(yard):
@@ -153,8 +219,6 @@ def test_run_finds_the_server_unless_told_not_to(yard, linear_project, points, t
 
 
 def test_two_processes_cannot_have_the_data_directory(tmp_path):
-    import os
-
     from trainyard.deployments.local.server import _database_lock
     from trainyard.tasks.errors import PrefectUnavailableError
 
@@ -164,6 +228,29 @@ def test_two_processes_cannot_have_the_data_directory(tmp_path):
             _database_lock(tmp_path)
     finally:
         os.close(held)
+
+
+def test_what_another_answers_on_the_port_is_not_taken_for_our_server(tmp_path):
+    """Of two servers that find the same port free at once, one ends; its command must not go on with the other's."""
+    from trainyard.deployments.local import background
+    from trainyard.deployments.local.server import _wait_until_healthy
+    from trainyard.tasks.errors import PrefectUnavailableError
+    from trainyard.tasks.runtime.watchdog import start_time
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/api"
+        ours = background.start("server", ["sleep", "3"], env=os.environ, folder=tmp_path, address=address)
+        with pytest.raises(PrefectUnavailableError, match="ended at once"):
+            _wait_until_healthy(ours, tmp_path)
+        this = background.Background("server", os.getpid(), start_time(os.getpid()), address)
+        _wait_until_healthy(this, tmp_path)
+        server.shutdown()
 
 
 def test_the_readme_names_every_command():

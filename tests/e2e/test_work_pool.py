@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import are_gone, command_of, runs_below, wait_for
+from tests.e2e.yard import LOST_AFTER_S, are_gone, command_of, runs_below, wait_for
 from trainyard import errors
 from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.gpu_slots import gpu_slots
@@ -90,7 +90,7 @@ def killed_holder(yard):
 def lost_worker(yard, tmp_path_factory):
     """A caller that trains on a pool of its own, whose only machine has just been lost.
 
-    First of all, because the server takes a minute and a half to be sure; the last test looks how it went.
+    First of all, because the server takes some minutes to be sure; the last test looks how it went.
     """
     folder = tmp_path_factory.mktemp("lost")
     write_points(folder / "points")
@@ -102,7 +102,7 @@ def lost_worker(yard, tmp_path_factory):
     yard.trainyard("deploy", "--yes", "--train-on", "far")
     with yard.worker("far", folder / "first") as worker:
         patient = {"TRAINYARD_WORKER_WAIT_S": "1800"}  # the second worker comes after the tests in between
-        caller = yard.start(estimator, folder / "here", variables=patient, policies={"train": {"retries": 1}})
+        caller = yard.start(estimator, folder / "here", variables=patient)
         assert wait_for(lambda: list((folder / "first").glob("checkpoints/*/last.pt")), 120)
         family = [worker, *worker.children(recursive=True)]
         for process in family:
@@ -190,7 +190,7 @@ def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_w
 
 
 def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):
-    afresh = {"train": {"retries": 1, "cache": "refresh"}}  # and yet not in the second attempt
+    afresh = {"train": {"cache": "refresh"}}  # and yet not in the second attempt
     caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here, policies=afresh)
     ranks = wait_for(training, 120)
     assert ranks
@@ -202,6 +202,19 @@ def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard
     assert result["metrics"]["started_at_epoch"] >= 1
     assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]
     assert "crashed" in log
+
+
+def test_no_retries_means_none_for_a_lost_worker_too(yard, here, job, training):
+    caller = yard.start(job({"--nap": 600, "--seed": 6}), here, policies={"train": {"retries": 0}})
+    ranks = wait_for(training, 120)
+    assert ranks
+    (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
+    beat = flow.environ()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+    assert 3 * int(beat) <= int(LOST_AFTER_S), "a healthy run is heard several times before it would count as lost"
+    os.kill(flow.pid, signal.SIGKILL)
+    output, log = caller.communicate(timeout=200)
+    assert json.loads(output.splitlines()[-1])["error"] == "WorkerLostError", log
+    assert wait_for(lambda: are_gone(ranks), 30)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +233,7 @@ def test_a_lost_worker_is_noticed_and_training_is_sent_to_another(yard, lost_wor
     caller, folder, family = lost_worker
     assert wait_for(lambda: are_gone(family), 15)
     with yard.worker("far", folder / "second"):
-        output, log = caller.communicate(timeout=240)
+        output, log = caller.communicate(timeout=420)
     result = json.loads(output.splitlines()[-1])
     assert result["stages"]["train"]["attempts"] == 2, log
     assert [run.state_name for run in runs_below(yard, result["run_id"])] == ["Crashed", "Completed"]

@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+LOST_AFTER_S = "150"
+"""Less than the default, because a test waits for it; five heartbeats of a deployed run."""
+
 
 # Runs the pipeline on an estimator; its result, or its error, is the last line.
 CALLER = """
@@ -41,16 +44,17 @@ class Yard:
 
     def environment(self, **changes):
         settings = {"TRAINYARD_HOME": str(self.home), "TRAINYARD_STORE": self.store, "TRAINYARD_SERVER_PORT": "14200"}
+        settings["TRAINYARD_LOST_AFTER_S"] = LOST_AFTER_S
         return {**os.environ, **settings, **changes}
 
     @property
     def api_url(self):
         return json.loads((self.home / "services" / "server.json").read_text())["address"]
 
-    def trainyard(self, *arguments, check=0, **changes):
+    def trainyard(self, *arguments, check=0, cwd=ROOT, **changes):
         command = [sys.executable, "-m", "trainyard", *map(str, arguments)]
         done = subprocess.run(
-            command, env=self.environment(**changes), capture_output=True, text=True, timeout=300, cwd=ROOT
+            command, env=self.environment(**changes), capture_output=True, text=True, timeout=300, cwd=cwd
         )
         assert done.returncode == check, done.stdout + done.stderr
         return done

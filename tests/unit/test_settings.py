@@ -1,9 +1,12 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.settings import Settings
 
 
@@ -26,8 +29,38 @@ def test_a_relative_home_is_that_of_the_working_directory(monkeypatch, tmp_path)
 
 def test_the_home_of_nobody_is_refused(monkeypatch):
     monkeypatch.setenv("TRAINYARD_HOME", "~no-such-user/x")
-    with pytest.raises(ValidationError, match="knows no such user"):
+    with pytest.raises(InvalidInputError, match=r"TRAINYARD_HOME=~no-such-user/x: .*knows no such user"):
         Settings()
+
+
+def test_every_wrong_setting_is_named_by_its_variable(monkeypatch):
+    monkeypatch.setenv("TRAINYARD_SERVER_PORT", "abc")
+    monkeypatch.setenv("TRAINYARD_LEASE_TTL_S", "0")
+    with pytest.raises(InvalidInputError) as refused:
+        Settings()
+    said = str(refused.value)
+    assert "TRAINYARD_SERVER_PORT=abc: Input should be a valid integer" in said
+    assert "TRAINYARD_LEASE_TTL_S=0: Input should be greater than or equal to 1" in said
+    assert "pydantic" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "words"),
+    [
+        (["down"], {"TRAINYARD_SERVER_PORT": "abc"}, "TRAINYARD_SERVER_PORT=abc"),
+        (["up"], {"TRAINYARD_HOME": "~no-such-user/x"}, "TRAINYARD_HOME=~no-such-user/x"),
+        (["doctor", "--quick"], {"TRAINYARD_S3_TRANSPORT": "pigeon"}, "TRAINYARD_S3_TRANSPORT=pigeon"),
+        (["models", "promote", "digits", "--store", "nowhere://x"], {}, "nowhere"),
+    ],
+)
+def test_the_command_line_says_so_without_a_traceback(tmp_path, arguments, variables, words):
+    env = {**os.environ, "TRAINYARD_HOME": str(tmp_path), **variables}
+    command = [sys.executable, "-m", "trainyard", *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "pydantic" not in done.stderr
 
 
 def documented():

@@ -6,7 +6,7 @@ from prefect.utilities.schema_tools import validate
 from prefect.utilities.schema_tools.validation import ValidationError as PrefectValidationError
 from pydantic import TypeAdapter, ValidationError
 
-from trainyard import Datastore, OrtValidation, PyTorch, StagePolicy
+from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy
 from trainyard.flows.pipeline_run import policies_in_force
 from trainyard.flows.training_pipeline import training_pipeline
 from trainyard.tasks.specs.policy import DEFAULT_POLICIES, Policies
@@ -99,6 +99,34 @@ def test_least_metrics_from_a_form():
         OrtValidation.model_validate({"min_metrics": [{"name": "accuracy"}]})
 
 
+def test_factory_parameters_and_axes_from_a_form():
+    written = {"width": 32, "bias": True, "sizes": [3, 5], "activation": "relu", "version": "3", "empty": ""}
+    texts = {"width": "32", "bias": "true", "sizes": "[3, 5]", "activation": "relu", "version": '"3"', "empty": ""}
+    filled = OnnxExport.model_validate(
+        {
+            "module": "model:build",
+            "module_params": [{"name": name, "value": text} for name, text in texts.items()],
+            "dynamic_axes": [{"name": "tokens", "axes": [{"axis": 1, "name": "sequence"}]}],
+        }
+    )
+    assert filled == OnnxExport(module="model:build", module_params=written, dynamic_axes={"tokens": {1: "sequence"}})
+    assert OnnxExport.model_validate_json(filled.model_dump_json()) == filled
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ([{"axis": 1, "name": "a"}, {"axis": 1, "name": "b"}], "'tokens': an axis is named twice"),
+        ([{"axis": -1, "name": "a"}], "greater than or equal to 0"),
+        ([{"axis": 1}], "valid dictionary"),
+        ("1: sequence", "valid dictionary"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused(axes, words):
+    with pytest.raises(ValidationError, match=words):
+        OnnxExport.model_validate({"dynamic_axes": [{"name": "tokens", "axes": axes}]})
+
+
 def choices_of(schema):
     return [choice["type"] for choice in schema["anyOf"]]
 
@@ -116,6 +144,8 @@ def test_the_pipelines_form_has_entries_for_policies_and_least_metrics():
     assert least["anyOf"][0]["items"]["properties"]["name"]["enum"][0] == "accuracy"
     greatest = schema["definitions"]["OrtValidation"]["properties"]["max_metrics"]
     assert greatest["anyOf"][0]["items"]["properties"]["name"]["enum"] == ["log_loss", "mae", "mse", "rmse"]
+    export = schema["definitions"]["OnnxExport"]["properties"]
+    assert [choices_of(export[name]) for name in ("module_params", "dynamic_axes")] == [["array", "object"]] * 2
 
 
 @pytest.mark.parametrize("policies", [[{"name": "train", "retries": 2}], {"train": {"retries": 2}}, None])

@@ -32,10 +32,11 @@ def pytest_configure(config):
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before the one that reads the groups
 def pytest_collection_modifyitems(items):
     """Where tests are shared out among workers (``make test``), what is costly to have is had by one of them."""
     for item in items:
-        for fixture in ("yard", "two_hosts", "two_ranks"):
+        for fixture in ("yard", "two_hosts", "two_ranks", "plain"):
             if fixture in item.fixturenames:
                 item.add_marker(pytest.mark.xdist_group(fixture))
 

@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.xdist_group(fixture))
 
 
+def pytest_collection_finish(session):
+    """Groups that are not obeyed cost more than time: several servers and pairs of hosts get in each other's way."""
+    in_groups = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in in_groups):
+        raise pytest.UsageError("pytest-xdist does not know the groups of these tests: install the locked versions")
+
+
 @pytest.fixture(scope="session")
 def prefect_server():
     """A real Prefect server on a database of its own, for the whole session; gives its API's URL."""

@@ -93,6 +93,7 @@ def test_one_that_the_machine_left_as_zeros_is(folder, name):
         ("__0_0.distcp", as_torch() + b"raw bytes that another writer has put behind"),
         ("log.txt", b"PK is a name, too"),
     ],
+    ids=["empty", "json", "old-torch", "distributed", "text"],  # bytes that differ in each process are no name
 )
 def test_what_cannot_be_judged_is_left(folder, name, content):
     (folder / name).write_bytes(content)

@@ -18,6 +18,7 @@ from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
 from tests.e2e.yard import LOST_AFTER_S, are_gone, command_of, runs_below, wait_for
 from trainyard import errors
+from trainyard.flows.work_pools import live_workers
 from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.gpu_slots import gpu_slots
 
@@ -127,6 +128,8 @@ def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, poi
     assert not (here / "datasets").exists()
     assert not (here / "runs").exists()
 
+    with yard.client() as client:  # workers that other tests killed are said to live until heartbeats are missed
+        assert wait_for(lambda: len(live_workers(client, "gpu")) == 1, 180)
     again = yard.call(job(), here)
     assert {stage["status"] for stage in again["stages"].values()} == {"cached"}
     assert again["stages"]["train"]["cache_key"] == first["stages"]["train"]["cache_key"]

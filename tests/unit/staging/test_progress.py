@@ -41,7 +41,8 @@ def test_a_meter_counts_what_is_missing():
     assert (read.missing_bytes, read.transferred_bytes, read.num_objects, read.num_reused) == (10, 4, 1, 1)
 
 
-def test_a_terminal_shows_a_bar_and_a_file_does_not():
+def test_a_terminal_shows_a_bar_and_a_file_does_not(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one cannot
     shown, file = io.StringIO(), io.StringIO()
     for console in (Console(file=shown, force_terminal=True, width=200), Console(file=file)):
         bar = TerminalBar(console)

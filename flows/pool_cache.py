@@ -116,9 +116,17 @@ def this_environment() -> str | None:
         system = [BOOT_ID.read_text().strip(), os.readlink(MOUNTS)]
     except OSError:
         return None
-    added = [str(Path(folder).absolute()) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    named = [Path(folder).absolute() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    added = [str(folder) for folder in named if _adds_distributions(folder)]
     user_site = site.getusersitepackages() if site.ENABLE_USER_SITE else None
     return digest_value([*system, sys.prefix, str(PACKAGE_ROOT), added, user_site, TRAIN.key({}).sha256])[:32]
+
+
+def _adds_distributions(folder: Path) -> bool:
+    """Whether a folder on the path can decide a key. Prefect puts the folders of a deployment there, which cannot."""
+    if folder == PACKAGE_ROOT.parent:  # our own code is known by its own digest
+        return False
+    return any(next(folder.glob(pattern), None) for pattern in ("*.dist-info", "*.egg-info", "*.egg"))
 
 
 def _is_ours(pool: str, store: ArtifactStore) -> bool:

@@ -9,13 +9,9 @@ server that ignores conditions two may in rare cases work at once: twice the wor
 """
 
 import logging
-import os
-import socket
-import threading
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,34 +21,13 @@ from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.locks import is_locked
+from trainyard.tasks.caching.renewal import Lease, renewed
 from trainyard.tasks.caching.waiting import Wait
-from trainyard.tasks.errors import ObjectChangedError, PipelineError, StorageNotFoundError
-from trainyard.tasks.settings import Settings
-from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.errors import ObjectChangedError, StorageNotFoundError
 
 log = logging.getLogger(__name__)
 
 _LEAST_WAIT_S = 0.2
-_RENEWALS_PER_TTL = 3
-
-
-class Lease(Spec):
-    """What a lease says."""
-
-    holder: str
-    """Who holds it: a new name for each time it is taken."""
-
-    host: str
-    """On which machine, for people."""
-
-    process: int
-    """In which process, for people."""
-
-    renewals: int = 0
-    """How often it was renewed: what changes while its holder lives."""
-
-    ttl_s: float
-    """Seconds without a change after which it is dead."""
 
 
 @contextmanager
@@ -73,21 +48,10 @@ def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | No
         with _held_on_disk(_lock_path(store, stage, key), timeout_s):
             yield
         return
-    lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=Settings().lease_ttl_s)
-    location = _location(store, stage, key)
+    lease, location = Lease.new(), _location(store, stage, key)
     held = _take(location, lease, Wait("a run on another machine is making the same result", timeout_s))
-    stop = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(location, lease, held, stop), daemon=True, name="lease")
-    renewing.start()
-    try:
+    with renewed(location, lease, _Renewal(location, held), is_ours=lambda: _is_held(location, lease)):
         yield
-    finally:
-        stop.set()
-        renewing.join()
-        with suppress(PipelineError):
-            found = _read(location)
-            if found and found[0].holder == lease.holder:
-                location.delete()
 
 
 def is_leased(store: ArtifactStore, stage: str, key: str) -> bool:
@@ -123,10 +87,10 @@ def _take(location: Location, lease: Lease, wait: Wait) -> ObjectInfo:
     while True:
         found = _read(location)
         if found is None:
-            taken = location.swap_bytes(_text(lease), None)
+            taken = location.swap_bytes(lease.text, None)
         elif found[0] == watched and time.monotonic() - unchanged_since_s > found[0].ttl_s:
             log.warning("The lease of %s (%s) is dead and is taken over.", found[0].host, location.url)
-            taken = location.swap_bytes(_text(lease), found[1])
+            taken = location.swap_bytes(lease.text, found[1])
         else:
             taken = None
         if taken and _is_held(location, lease):
@@ -153,19 +117,18 @@ def _is_held(location: Location, lease: Lease) -> bool:
     return found is not None and found[0].holder == lease.holder
 
 
-def _renew(location: Location, lease: Lease, held: ObjectInfo, stop: threading.Event) -> None:
-    known: ObjectInfo | None = held
-    while not stop.wait(lease.ttl_s / _RENEWALS_PER_TTL):
-        lease = lease.model_copy(update={"renewals": lease.renewals + 1})
-        try:
-            renewed = location.swap_bytes(_text(lease), known)
-            known = renewed or _own(location, lease)
-        except PipelineError as error:
-            log.warning("The lease %s could not be renewed this time: %s", location.url, error)
-            continue
-        if known is None:
-            log.warning("The lease %s was taken over: another run makes the same result, too.", location.url)
-            return
+class _Renewal:
+    """Writes a lease again as long as it is the version that was written last."""
+
+    def __init__(self, location: Location, held: ObjectInfo) -> None:
+        self._location = location
+        self._known: ObjectInfo | None = held
+
+    def __call__(self, lease: Lease) -> bool:
+        self._known = self._location.swap_bytes(lease.text, self._known) or _own(self._location, lease)
+        if self._known is None:
+            log.warning("The lease %s was taken over: another run makes the same result, too.", self._location.url)
+        return self._known is not None
 
 
 def _own(location: Location, lease: Lease) -> ObjectInfo | None:
@@ -187,7 +150,3 @@ def _read(location: Location) -> tuple[Lease, ObjectInfo] | None:
         log.warning("%s is not a lease and is removed.", location.url)
         location.delete()
         return None
-
-
-def _text(lease: Lease) -> bytes:
-    return lease.model_dump_json().encode()

@@ -5,24 +5,18 @@ with another's: who waits is lost when the file, as its watcher saw it, has not 
 """
 
 import logging
-import os
-import socket
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from pydantic import ValidationError
 
 from trainyard.tasks.artifacts.filesystem import Location
-from trainyard.tasks.caching.lease import Lease
+from trainyard.tasks.caching.renewal import Lease, renewed
 from trainyard.tasks.errors import PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 
 log = logging.getLogger(__name__)
-
-RENEWALS_PER_TTL = 3
 
 
 @contextmanager
@@ -32,19 +26,15 @@ def presence(location: Location) -> Iterator[None]:
     Raises:
         PipelineError: The store cannot keep it.
     """
-    ttl_s = Settings().lease_ttl_s
-    lease = Lease(holder=uuid.uuid4().hex, host=socket.gethostname(), process=os.getpid(), ttl_s=ttl_s)
-    _write(location, lease)
-    stop = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(location, lease, stop), daemon=True, name="presence")
-    renewing.start()
-    try:
+
+    def write(lease: Lease) -> bool:
+        location.write_bytes(lease.text)
+        return True
+
+    lease = Lease.new()
+    write(lease)
+    with renewed(location, lease, write, is_ours=lambda: True):
         yield
-    finally:
-        stop.set()
-        renewing.join()
-        with suppress(PipelineError):
-            location.delete()
 
 
 class PresenceWatch:
@@ -76,19 +66,6 @@ class PresenceWatch:
         if found is not None and found != self._seen:
             self._seen, self._unchanged_since_s, self.ttl_s = found, self._clock(), found.ttl_s
         return self._clock() - self._unchanged_since_s > self.ttl_s
-
-
-def _renew(location: Location, lease: Lease, stop: threading.Event) -> None:
-    while not stop.wait(lease.ttl_s / RENEWALS_PER_TTL):
-        lease = lease.model_copy(update={"renewals": lease.renewals + 1})
-        try:
-            _write(location, lease)
-        except PipelineError as error:
-            log.warning("%s could not be renewed this time: %s", location.url, error)
-
-
-def _write(location: Location, lease: Lease) -> None:
-    location.write_bytes(lease.model_dump_json().encode())
 
 
 def _read(location: Location) -> Lease | None:

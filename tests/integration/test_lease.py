@@ -12,7 +12,8 @@ import pytest
 from tests.integration.fault_server import run_fault_server
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.caching.lease import Lease, held_lease, is_leased
+from trainyard.tasks.caching.lease import held_lease, is_leased
+from trainyard.tasks.caching.renewal import Lease
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
 from trainyard.tasks.cleaning.collect import collect_garbage
 from trainyard.tasks.cleaning.plan import Limits

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.export import exporter
 from trainyard.tasks.export.export import export_onnx
 from trainyard.tasks.specs.export import OnnxExport
 
@@ -119,9 +120,13 @@ def export_program(context, tmp_path, data, **settings):
     return export_onnx(OnnxExport(**settings), outputs, context)
 
 
-@lru_cache
 def exported(data, dynamic_batch):
-    """The files of the bundle of a program; exported once a session."""
+    """The bundle of a program and its files; exported once a session, and once more where weights lie elsewhere."""
+    return _exported(data, dynamic_batch, exporter.MAX_INLINE_BYTES)
+
+
+@lru_cache
+def _exported(data, dynamic_batch, max_inline_bytes):
     with TemporaryDirectory() as folder:
         context = make_context(Path(folder))
         bundle = export_program(context, Path(folder), data, dynamic_batch=dynamic_batch)
@@ -132,4 +137,5 @@ def exported(data, dynamic_batch):
 def put_bundle(context, tmp_path, data, dynamic_batch=True):
     """The bundle of a program, in another store."""
     bundle, files = exported(data, dynamic_batch)
-    return bundle.model_copy(update={"bundle": put_files(context, tmp_path / "bundle", files)})
+    with TemporaryDirectory(dir=tmp_path) as folder:
+        return bundle.model_copy(update={"bundle": put_files(context, Path(folder), files)})

@@ -157,7 +157,7 @@ def test_a_provider_that_runs_too_few_of_the_nodes(num_nodes, least, passed):
 
 def test_stale_external_data(failures, monkeypatch):
     monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", 0)
-    stale = exported.__wrapped__(program(seed=1), True)[1]
+    stale = exported(program(seed=1), True)[1]
     assert set(stale) == {"bundle.json", "model.onnx", "model.onnx.data", "signature.json"}
     found = failures(program(), change=lambda folder: [(folder / n).write_bytes(d) for n, d in stale.items()])
     assert "CPUExecutionProvider, batch 8, output: parity" in found
@@ -166,7 +166,7 @@ def test_stale_external_data(failures, monkeypatch):
 @pytest.mark.parametrize("damage", ["missing", "swapped", "more"])
 def test_external_data_that_is_missing_or_swapped(tmp_path, failures, monkeypatch, damage):
     monkeypatch.setattr(exporter, "MAX_INLINE_BYTES", 0)
-    whole, other = (exported.__wrapped__(program(seed=seed), True)[1] for seed in (0, 1))
+    whole, other = (exported(program(seed=seed), True)[1] for seed in (0, 1))
     assert len(whole["model.onnx.data"]) == len(other["model.onnx.data"])
 
     def spoil(folder):

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from trainyard.flows.setting_problems import setting_problems
 from trainyard.flows.valid_part import STAND_IN, new_problems, valid_part
-from trainyard.tasks.credentials import credentials_problem
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.policy import StageName, StagePolicy
 from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.specs.urls import OpenUrl
 from trainyard.tasks.specs.validation import OrtValidation
 
 
@@ -38,16 +38,8 @@ class PipelineFile(Spec):
     policies: dict[StageName, StagePolicy] = Field(default_factory=dict)
     """Retries, timeout and cache by stage."""
 
-    store: str | None = None
+    store: OpenUrl | None = None
     """URL of the artifact store."""
-
-    @field_validator("store")
-    @classmethod
-    def _refuse_credentials(cls, store: str | None) -> str | None:
-        problem = credentials_problem(store) if store else None
-        if problem:
-            raise ValueError(problem)
-        return store
 
     def parameters(self) -> dict[str, Any]:
         """Arguments for ``training_pipeline``."""

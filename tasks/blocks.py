@@ -5,11 +5,12 @@ from typing import Any, ClassVar, Literal
 import httpx
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError, StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.hosts import Hosts
+from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl
 
 _SYNC: dict[str, Any] = {"_sync": True}  # Prefect's way to say "no coroutine, please" from any context
 
@@ -23,8 +24,10 @@ class DatastoreBlock(Block):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: str = Field(min_length=1, title="URL", description="Any fsspec URL, for example s3://training-data/digits.")
-    endpoint_url: str | None = Field(
+    url: OpenUrl = Field(
+        min_length=1, title="URL", description="Any fsspec URL, for example s3://training-data/digits."
+    )
+    endpoint_url: OpenEndpoint | None = Field(
         default=None, title="Endpoint URL", description="Address of an S3-compatible server."
     )
     anonymous: bool = Field(default=False, title="Anonymous", description="Read a public bucket without credentials.")
@@ -40,16 +43,6 @@ class DatastoreBlock(Block):
         title="Storage options",
         description="Options of the fsspec implementation, for S3 for example key, secret and token.",
     )
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str) -> str:
-        return Datastore(url=url).url
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _check_endpoint(cls, url: str | None) -> str | None:
-        return Datastore(url="s3://any", endpoint_url=url).endpoint_url
 
 
 def load_datastore(name: str) -> Datastore:

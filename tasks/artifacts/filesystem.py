@@ -2,10 +2,9 @@
 
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,16 @@ from fsspec.core import url_to_fs
 
 from trainyard.tasks.artifacts import s3_objects
 from trainyard.tasks.artifacts.digests import digest_file, read_chunks
-from trainyard.tasks.artifacts.local_files import file_version, reflink, stat_file, walk_files
+from trainyard.tasks.artifacts.local_files import (
+    copy_file,
+    create_file,
+    file_version,
+    local_info,
+    reflink,
+    replacing,
+    stat_file,
+    walk_files,
+)
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.s3_listing import list_pages
@@ -28,10 +36,6 @@ def known_scheme(url: str) -> bool:
     """Whether fsspec has an implementation for the URL's scheme (a plain path counts as ``file``)."""
     scheme = url.split("://", 1)[0] if "://" in url else "file"
     return scheme in fsspec.available_protocols()
-
-
-class _NotTheFileError(Exception):
-    """A local file is not what it was when it was hashed."""
 
 
 class Location:
@@ -173,7 +177,7 @@ class Location:
         """Write the whole object at once: a reader sees the old one, or the new one."""
         with translated(self.url):
             if self.is_local:
-                with self._local_scratch() as scratch:
+                with replacing(self.local_path) as scratch:
                     scratch.write_bytes(data)
             else:
                 self._fs.pipe_file(self._path, data)
@@ -185,7 +189,7 @@ class Location:
         """
         with translated(self.url):
             if self.is_local:
-                return self._create_local(data)
+                return create_file(self.local_path, data)
             if self._fs.exists(self._path):
                 return False
         return self._create_unasked(data)  # False: somebody was faster
@@ -246,26 +250,13 @@ class Location:
         """
         with translated(self.url):
             if self.is_local:
-                return self._upload_local(path, sha256)
+                return copy_file(path, self.local_path, sha256)
             before = file_version(path.stat())
             if sha256 and digest_file(path)[0] != sha256:
                 return False
             self._fs.put_file(str(path), self._path)
         if sha256 and file_version(path.stat()) != before:
             self.delete()
-            return False
-        return True
-
-    def _upload_local(self, path: Path, sha256: str | None) -> bool:
-        try:
-            with self._local_scratch() as scratch, path.open("rb") as source, scratch.open("wb") as out:
-                hasher = hashlib.sha256()
-                for chunk in read_chunks(source):
-                    hasher.update(chunk)
-                    out.write(chunk)
-                if sha256 and hasher.hexdigest() != sha256:
-                    raise _NotTheFileError
-        except _NotTheFileError:
             return False
         return True
 
@@ -291,7 +282,7 @@ class Location:
         with translated(self.url):
             if self.is_local:
                 status = stat_file(self.local_path)
-                return None if status is None else _local_info(key, status)
+                return None if status is None else local_info(key, status)
             if self._is_s3:
                 found = s3_objects.find_object(self._fs, self._path)
                 return ObjectInfo.from_listing(key, found) if found else None
@@ -306,7 +297,7 @@ class Location:
         with translated(self.url):
             if self.is_local:
                 for key, status in walk_files(self.local_path):
-                    yield _local_info(key, status)
+                    yield local_info(key, status)
                 return
             if self._is_s3:
                 yield from self._list_s3()
@@ -365,37 +356,6 @@ class Location:
             raise changed(self.url) from error
         if found is None or found.version != info.version:
             raise changed(self.url)
-
-    @contextmanager
-    def _local_scratch(self) -> Iterator[Path]:
-        """A new file beside the target; fsynced and renamed onto it when the block ends well."""
-        target = Path(self._path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name[:60]}.{uuid.uuid4().hex}.tmp")
-        try:
-            yield scratch
-            with scratch.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            os.replace(scratch, target)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-    def _create_local(self, data: bytes) -> bool:
-        target = Path(self._path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".create.") as scratch:
-            scratch.write(data)
-            scratch.flush()
-            os.fsync(scratch.fileno())
-            try:
-                os.link(scratch.name, target)  # fails where it exists: the one atomic "create if absent"
-            except FileExistsError:
-                return False
-        return True
-
-
-def _local_info(key: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(key, status.st_size, file_version(status), modified_s=status.st_mtime)
 
 
 _credentials_seen = ""

@@ -2,11 +2,17 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
+import tempfile
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from trainyard.tasks.artifacts.digests import read_chunks
+from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.errors import InvalidInputError
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share the extents of a file, copied when either is written to
@@ -32,6 +38,67 @@ def reflink(source: Path, target: Path) -> bool:
             return False
         os.fsync(out.fileno())
     return True
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A new file beside the target; fsynced and renamed onto it when the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name[:60]}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield scratch
+        with scratch.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def create_file(target: Path, data: bytes) -> bool:
+    """Write a file only if there is none; of several writers at once exactly one gets True."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".create.") as scratch:
+        scratch.write(data)
+        scratch.flush()
+        os.fsync(scratch.fileno())
+        try:
+            os.link(scratch.name, target)  # fails where it exists: the one atomic "create if absent"
+        except FileExistsError:
+            return False
+    return True
+
+
+def copy_file(source: Path, target: Path, sha256: str | None = None) -> bool:
+    """Copy a file, whole or not at all.
+
+    Args:
+        source: The file.
+        target: Its new path; what is there is replaced.
+        sha256: The digest that its bytes must still have.
+
+    Returns:
+        Whether they had; else nothing was written.
+    """
+    try:
+        with replacing(target) as scratch, source.open("rb") as stream, scratch.open("wb") as out:
+            hasher = hashlib.sha256()
+            for chunk in read_chunks(stream):
+                hasher.update(chunk)
+                out.write(chunk)
+            if sha256 and hasher.hexdigest() != sha256:
+                raise _NotTheFileError
+    except _NotTheFileError:
+        return False
+    return True
+
+
+class _NotTheFileError(Exception):
+    """A local file is not what it was when it was hashed."""
+
+
+def local_info(key: str, status: os.stat_result) -> ObjectInfo:
+    """A file as an object of a listing."""
+    return ObjectInfo(key, status.st_size, file_version(status), modified_s=status.st_mtime)
 
 
 def file_version(status: os.stat_result) -> str:

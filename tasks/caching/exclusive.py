@@ -17,11 +17,7 @@ POLL_S = (0.05, 1.0)
 
 
 @contextmanager
-def exclusive(
-    path: Path,
-    elsewhere: str = "processes of an earlier attempt at this training are still being stopped",
-    timeout_s: float | None = None,
-) -> Iterator[int]:
+def exclusive(path: Path, elsewhere: str, timeout_s: float | None = None) -> Iterator[int]:
     """Hold a file's lock (``flock``), waiting for it where it is taken.
 
     The kernel frees it when the last process that has the descriptor is gone. A process that is handed it

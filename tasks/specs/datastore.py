@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from trainyard.tasks.credentials import credentials_problem, endpoint_problem, key_problem
+from trainyard.tasks.credentials import key_problem
 from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl
 
 MOST_LEVELS_UP = 2
 """How far above the script's working directory a run may put data: ``../../data``, where many a repository has it."""
@@ -93,10 +94,10 @@ class Datastore(Spec):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    url: str = Field(min_length=1, title="URL", examples=["s3://training-data/digits"])
+    url: OpenUrl = Field(min_length=1, title="URL", examples=["s3://training-data/digits"])
     """Any fsspec URL; a plain path means ``file://``."""
 
-    endpoint_url: str | None = Field(default=None, title="Endpoint URL", examples=["http://127.0.0.1:9000"])
+    endpoint_url: OpenEndpoint | None = Field(default=None, title="Endpoint URL", examples=["http://127.0.0.1:9000"])
     """Address of an S3-compatible server; the environment's, or the cloud's own, by default."""
 
     anonymous: bool = Field(default=False, title="Anonymous")
@@ -113,22 +114,6 @@ class Datastore(Spec):
 
     block: str | None = Field(default=None, title="Prefect block")
     """Name of the Prefect block (type ``trainyard-datastore``) that holds the secret storage options."""
-
-    @field_validator("url")
-    @classmethod
-    def _refuse_credentials(cls, url: str) -> str:
-        problem = credentials_problem(url)
-        if problem:
-            raise ValueError(problem)
-        return url
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _refuse_credentials_of_endpoint(cls, url: str | None) -> str | None:
-        problem = endpoint_problem(url) if url else None
-        if problem:
-            raise ValueError(problem)
-        return url
 
     @model_validator(mode="before")
     @classmethod

@@ -1,36 +1,20 @@
 """The metrics of quality: their names, what kind of model each is for, and which way is better."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 Problem = Literal["classification", "regression"]
 """What a model answers: a class, or numbers."""
 
-MetricName = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "precision_macro",
-    "recall_macro",
-    "f1_macro",
-    "top_5_accuracy",
-    "log_loss",
-    "mae",
-    "mse",
-    "rmse",
-    "r2",
+ClassificationMetric = Literal[
+    "accuracy", "balanced_accuracy", "precision_macro", "recall_macro", "f1_macro", "top_5_accuracy", "log_loss"
 ]
+RegressionMetric = Literal["mae", "mse", "rmse", "r2"]
+MetricName = Literal[ClassificationMetric, RegressionMetric]
 
 METRICS: Mapping[Problem, tuple[MetricName, ...]] = {
-    "classification": (
-        "accuracy",
-        "balanced_accuracy",
-        "precision_macro",
-        "recall_macro",
-        "f1_macro",
-        "top_5_accuracy",
-        "log_loss",
-    ),
-    "regression": ("mae", "mse", "rmse", "r2"),
+    "classification": get_args(ClassificationMetric),
+    "regression": get_args(RegressionMetric),
 }
 """What can be measured on labelled samples."""
 

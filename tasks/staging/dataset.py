@@ -99,6 +99,7 @@ class _StagingArea:
     index: StagingIndex
     pool: ObjectPool
     scratch: Path
+    timeout_s: float | None
 
 
 @contextmanager
@@ -109,12 +110,12 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
-        yield _StagingArea(context.store, home, index, ObjectPool(home, index), scratch)
+        yield _StagingArea(context.store, home, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
 def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
     check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
-    with exclusive(_source_lock(listing, area.home), "another run is fetching the same data"):
+    with exclusive(_source_lock(listing, area.home), "another run is fetching the same data", area.timeout_s):
         digests = _transfer(listing, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):

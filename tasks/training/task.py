@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import shlex
 import time
 from collections.abc import Callable
 from functools import partial
@@ -124,7 +125,7 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
         "input:source": source.sha256,
         "config:entry_script": estimator.entry_script,
         "config:topology": estimator.topology,
-        "config:argument order": " ".join(estimator.script_params),
+        "config:argument order": shlex.join(estimator.script_params),
         **{f"config:argument[{name}]": str(value) for name, value in arguments if name not in data_arguments},
         **{f"input:argument[{name}]": digest(as_reference(value)) for name, value in data_arguments.items()},
         **{f"config:environment[{name}]": value for name, value in variables.items()},

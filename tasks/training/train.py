@@ -42,6 +42,8 @@ from trainyard.tasks.training.tracking import keep_tracking
 
 log = logging.getLogger(__name__)
 
+_ELSEWHERE = "processes of an earlier attempt at this training are still being stopped"
+
 
 def train_model(
     estimator: PyTorch,
@@ -71,7 +73,7 @@ def train_model(
         StageTimeoutError: An earlier attempt was still at work when it did.
         WorldSizeError: The ranks do not form the world that was asked for.
     """
-    with exclusive(workspace_lock(context.home, key), timeout_s=context.timeout_s) as lock:
+    with exclusive(workspace_lock(context.home, key), _ELSEWHERE, context.timeout_s) as lock:
         end_remains(checkpoints_directory(context.home, key))
         run = RunDirectory.create(context.home, key)
         context.store.materialize(source, run.workspace)

@@ -128,7 +128,7 @@ from trainyard.tasks.training.launchers.command import LaunchCommand
 from trainyard.tasks.training.process import run_command
 folder = Path(sys.argv[1])
 command = LaunchCommand(argv=(sys.executable, "-c", sys.argv[2], sys.argv[3]), env={}, cwd=Path("/"), timeout_s=None)
-with exclusive(folder / "lock") as lock:
+with exclusive(folder / "lock", "x") as lock:
     run_command(command, log_path=folder / "launcher.log", grace_s=2.0, on_tick=lambda: None, held=lock)
 """
 TAKES_ITS_TIME_TO_STOP = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
@@ -147,5 +147,5 @@ def test_what_is_held_is_free_only_when_the_command_of_a_killed_caller_has_ended
     assert marked(mark) != []
     from trainyard.tasks.caching.exclusive import exclusive
 
-    with exclusive(tmp_path / "lock"):
+    with exclusive(tmp_path / "lock", "x"):
         assert marked(mark) == []

@@ -26,6 +26,10 @@ _LISTEN = "0A"
 """The state of a listening socket in ``/proc/net/tcp`` (proc(5); include/net/tcp_states.h)."""
 
 
+class _PortTakenError(PrefectUnavailableError):
+    """A server that was started ended, for another has its port."""
+
+
 def services_folder(home: Path) -> Path:
     """Records and logs of this machine's background processes."""
     return home / "services"
@@ -70,22 +74,26 @@ def ensure_server(settings: Settings, say: Callable[[str], None]) -> tuple[str, 
         is_new = server is None
         if server is None:
             say("Starting a Prefect server in the background; that takes some 20 seconds.")
-            server = _start(settings, folder)
-        _wait_until_healthy(server, folder)
+            server = _start(settings.home, settings.server_port)
+        try:
+            _wait_until_healthy(server, folder)
+        except _PortTakenError:  # by one that started at the same moment: it was free when this one looked
+            server = _start(settings.home, wanted_port=0)
+            _wait_until_healthy(server, folder)
     return server.address, is_new
 
 
-def _start(settings: Settings, folder: Path) -> Background:
-    port = _free_port(settings.server_port)
+def _start(home: Path, wanted_port: int) -> Background:
+    port = _free_port(wanted_port)
     address = f"http://127.0.0.1:{port}/api"
-    home = prefect_folder(settings.home)
-    home.mkdir(parents=True, exist_ok=True)
-    database = _database_lock(home)
+    data = prefect_folder(home)
+    data.mkdir(parents=True, exist_ok=True)
+    database = _database_lock(data)
     try:
         argv = [*PYTHON, "uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-        env = {**server_environment(home), "PREFECT_SERVER_UI_API_URL": address, "PREFECT__SERVER_FINAL": "1"}
-        return start(SERVER, argv, env=env, folder=folder, address=address, held=database)
+        env = {**server_environment(data), "PREFECT_SERVER_UI_API_URL": address, "PREFECT__SERVER_FINAL": "1"}
+        return start(SERVER, argv, env=env, folder=services_folder(home), address=address, held=database)
     finally:
         os.close(database)
 
@@ -130,15 +138,21 @@ def one_at_a_time(folder: Path, what: str = "up") -> Iterator[None]:
 
 def _free_port(wanted: int) -> int:
     """The wanted port, or any free one where it is taken."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise PrefectUnavailableError("No port is free on 127.0.0.1 for a Prefect server.")
+    port = _bound(wanted) or _bound(0)
+    if port is None:
+        raise PrefectUnavailableError("No port is free on 127.0.0.1 for a Prefect server.")
+    return port
+
+
+def _bound(port: int) -> int | None:
+    """The port, or for 0 some port, if it is free now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return None
+        return int(probe.getsockname()[1])
 
 
 def _wait_until_healthy(server: Background, folder: Path) -> None:
@@ -146,7 +160,8 @@ def _wait_until_healthy(server: Background, folder: Path) -> None:
     while not (_is_healthy(server.address) and _listens(server)):
         if not server.alive or time.monotonic() > until:
             state = "does not answer" if server.alive else "ended at once"
-            raise PrefectUnavailableError(
+            is_taken = not server.alive and _bound(_port(server)) is None
+            raise (_PortTakenError if is_taken else PrefectUnavailableError)(
                 f"The Prefect server that was started at {server.address} {state}; the end of its log, "
                 f"{log_path(folder, SERVER)}:\n{last_lines(folder, SERVER)}"
             )
@@ -155,11 +170,17 @@ def _wait_until_healthy(server: Background, folder: Path) -> None:
 
 def _listens(server: Background) -> bool:
     """Whether it is this server that answers: another's may have taken the port after it was found free."""
-    port = urlsplit(server.address).port
+    port = _port(server)
     files = _open_files(server.pid)
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     listening = [row for row in sockets if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]
     return any(f"socket:[{row[9]}]" in files for row in listening)
+
+
+def _port(server: Background) -> int:
+    port = urlsplit(server.address).port
+    assert port is not None, server.address
+    return port
 
 
 def _open_files(pid: int) -> set[str]:

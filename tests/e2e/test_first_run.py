@@ -14,6 +14,13 @@ from tests.processes import describe, marked, wait_for
 TRAINYARD = Path(sys.executable).with_name("trainyard")
 
 
+ENSURE_SERVER = """
+from trainyard.deployments.local.server import ensure_server
+from trainyard.tasks.settings import Settings
+print(*ensure_server(Settings(), say=lambda text: None))
+"""
+
+
 @pytest.fixture
 def trainyard(tmp_path):
     """Run the console script on a machine where nothing was run before; gives the finished process."""
@@ -67,3 +74,21 @@ def test_the_server_that_the_first_run_starts_stays_for_the_next_ones_until_down
 
     assert "server: ended" in trainyard("down").stdout
     assert not marked(home)
+
+
+def test_two_servers_that_want_one_port_at_the_same_moment_both_come_up(tmp_path):
+    """Each finds the port free, for a server listens only seconds after it was started."""
+    homes = [tmp_path / "one", tmp_path / "other"]
+    environments = [{**os.environ, "TRAINYARD_HOME": str(home), "TRAINYARD_SERVER_PORT": "14400"} for home in homes]
+    try:
+        command, pipe = [sys.executable, "-c", ENSURE_SERVER], subprocess.PIPE
+        both = [subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) for env in environments]
+        said = [process.communicate(timeout=400) for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        addresses = [output.split()[0] for output, _ in said]
+        assert "http://127.0.0.1:14400/api" in addresses and len(set(addresses)) == 2
+        recorded = [json.loads((home / "services" / "server.json").read_text())["address"] for home in homes]
+        assert recorded == addresses
+    finally:
+        for env in environments:
+            subprocess.run([str(TRAINYARD), "down"], env=env, cwd=tmp_path, check=True, timeout=60)

@@ -78,6 +78,27 @@ class FastReader:
             _log_failure(path, error)
             return None
 
+    def read_newest(self, path: str, most_bytes: int) -> memoryview | None:
+        """An object in whatever version it has now: one answer is of one version.
+
+        Args:
+            path: ``bucket/key``.
+            most_bytes: What may come in one answer.
+
+        Returns:
+            All of its bytes; None where they are more, or where it did not work, whatever the reason.
+        """
+        if self._failures >= _GIVE_UP_AFTER:
+            return None
+        try:
+            answer = self._get(path, None, None)
+            num_bytes = answer.meta["size"]
+            data = memoryview(answer.bytes()) if num_bytes <= most_bytes else None
+        except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
+            _log_failure(path, error)
+            return None
+        return data if data is not None and len(data) == num_bytes else None
+
     def stream(self, path: str, etag: str) -> Iterator[memoryview]:
         """The bytes of one version of an object as they arrive, in one answer; ends early where that fails."""
         if self._failures >= _GIVE_UP_AFTER:
@@ -106,11 +127,13 @@ class FastReader:
         if self._failures == _GIVE_UP_AFTER:
             log.info("obstore cannot read from this server as s3fs can; s3fs reads from here on.")
 
-    def _get(self, path: str, etag: str, byte_range: tuple[int, int] | None) -> "GetResult":
+    def _get(self, path: str, etag: str | None, byte_range: tuple[int, int] | None) -> "GetResult":
         import obstore
 
         bucket, _, key = path.partition("/")
-        options: GetOptions = {"if_match": etag}
+        options: GetOptions = {}
+        if etag is not None:
+            options["if_match"] = etag
         if byte_range:
             options["range"] = byte_range
         return obstore.get(self._store(bucket), key, options=options)

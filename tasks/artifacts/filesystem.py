@@ -95,6 +95,10 @@ class Location:
         return Path(self._path)
 
     @property
+    def _name(self) -> str:
+        return str(self._path.rstrip("/").rsplit("/", 1)[-1])
+
+    @property
     def endpoint(self) -> str:
         """Address of the S3 server as its client resolves it (option, environment, profile); else empty.
 
@@ -122,9 +126,11 @@ class Location:
     def read_chunks(self) -> Iterator[Block]:
         """The object as a stream of chunks, all of one version."""
         if self._is_s3:
-            info = self.find_object()
-            if info is None:
-                raise StorageNotFoundError(f"Nothing found at {self.url}: it is a prefix, not an object.")
+            whole = s3_objects.read_small(self._fs, self._path) if self._fast else None
+            if whole is not None:
+                return iter((whole,))
+            with translated(self.url):
+                info = ObjectInfo.from_listing(self._name, s3_objects.head_object(self._fs, self._path))
             return self.read_version(info)
         return self._read_stream()
 
@@ -278,16 +284,15 @@ class Location:
         Raises:
             StorageNotFoundError: There is nothing here: no such bucket, or no such object or prefix.
         """
-        key = self._path.rstrip("/").rsplit("/", 1)[-1]
         with translated(self.url):
             if self.is_local:
                 status = stat_file(self.local_path)
-                return None if status is None else local_info(key, status)
+                return None if status is None else local_info(self._name, status)
             if self._is_s3:
                 found = s3_objects.find_object(self._fs, self._path)
-                return ObjectInfo.from_listing(key, found) if found else None
+                return ObjectInfo.from_listing(self._name, found) if found else None
             info = dict(self._fs.info(self._path))
-            return ObjectInfo.from_listing(key, info) if info["type"] == "file" else None
+            return ObjectInfo.from_listing(self._name, info) if info["type"] == "file" else None
 
     def list_objects(self) -> Iterator[ObjectInfo]:
         """Every object below this prefix, in no particular order; nothing where there is nothing.

@@ -58,6 +58,12 @@ def raise_reason(fs: Any, path: str) -> None:
         fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
 
 
+def read_small(fs: Any, path: str) -> Block | None:
+    """An object that comes in one answer, in the version it has now; None where s3fs is to read it, or say why not."""
+    reader = FastReader.of(fs)
+    return reader.read_newest(path, BLOCK_BYTES) if reader else None
+
+
 def find_object(fs: Any, path: str) -> Mapping[str, Any] | None:
     """The answer to a HEAD of an object; None where the path is a bucket, or a prefix with objects below it.
 
@@ -66,7 +72,7 @@ def find_object(fs: Any, path: str) -> Mapping[str, Any] | None:
     bucket, key, _ = fs.split_path(path)
     if key:
         try:
-            return dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
+            return head_object(fs, path)
         except FileNotFoundError:
             found = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/", MaxKeys=1)
             if not found.get("Contents"):
@@ -74,6 +80,12 @@ def find_object(fs: Any, path: str) -> Mapping[str, Any] | None:
             return None
     fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
     return None
+
+
+def head_object(fs: Any, path: str) -> Mapping[str, Any]:
+    """The answer to a HEAD of an object; where there is only a prefix, there is nothing."""
+    bucket, key, _ = fs.split_path(path)
+    return dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
 
 
 def _ask_or_reason(fs: Any, path: str, method: str, **query: object) -> Mapping[str, Any]:

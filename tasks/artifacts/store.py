@@ -12,9 +12,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
 from trainyard.tasks.artifacts.filesystem import Location
@@ -23,7 +24,11 @@ from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeLis
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, StorageNotFoundError
 
 _PUT_ATTEMPTS = 3
-_NUM_READERS = 8
+_NUM_WORKERS = 8
+"""Objects in flight at once, where each waits for a network."""
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
 
 
 class ArtifactStore:
@@ -81,11 +86,14 @@ class ArtifactStore:
         Raises:
             InvalidInputError: Two names would be the same when written so.
         """
-        entries = []
-        for relative, path in sorted(_as_text(files).items()):
+
+        def put(item: tuple[str, Path]) -> TreeEntry:
+            relative, path = item
             ref = self.put_file(path)
             executable = os.access(path, os.X_OK)
-            entries.append(TreeEntry(path=relative, sha256=ref.sha256, num_bytes=ref.num_bytes, executable=executable))
+            return TreeEntry(path=relative, sha256=ref.sha256, num_bytes=ref.num_bytes, executable=executable)
+
+        entries = self._each(put, sorted(_as_text(files).items()))
         listing = TreeListing(entries=tuple(entries))
         ref = self.put_bytes(canonical_json(listing.model_dump(mode="json")))
         return ref.model_copy(update={"kind": "tree", "num_bytes": sum(e.num_bytes for e in entries)})
@@ -135,13 +143,7 @@ class ArtifactStore:
         if ref.kind == "file":
             self._verify_object(ref.sha256)
             return
-        digests = {entry.sha256 for entry in self.list_tree(ref).entries}
-        if self.root.is_local:  # one disk, one reader
-            for sha256 in digests:
-                self._verify_object(sha256)
-            return
-        with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="verify") as executor:
-            list(executor.map(self._verify_object, digests))
+        self._each(self._verify_object, {entry.sha256 for entry in self.list_tree(ref).entries})
 
     def materialize(self, ref: ArtifactRef, destination: Path) -> Path:
         """Copy an artifact to a local path, verified on the way; the path appears whole or not at all.
@@ -161,10 +163,7 @@ class ArtifactStore:
                 self._download(ref.sha256, whole)
             else:
                 whole.mkdir()
-                for entry in self.list_tree(ref).entries:
-                    path = whole / _safe_relative(entry.path)
-                    self._download(entry.sha256, path)
-                    path.chmod(0o755 if entry.executable else 0o644)
+                self._each(lambda entry: self._download_entry(entry, whole), self.list_tree(ref).entries)
             os.replace(whole, destination)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -213,6 +212,18 @@ class ArtifactStore:
         with path.open("wb") as out:
             for chunk in self._verified_chunks(sha256):
                 out.write(chunk)
+
+    def _download_entry(self, entry: TreeEntry, directory: Path) -> None:
+        path = directory / _safe_relative(entry.path)
+        self._download(entry.sha256, path)
+        path.chmod(0o755 if entry.executable else 0o644)
+
+    def _each(self, do: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
+        """Do something for each item, and give the answers in their order; raises the first error."""
+        if self.root.is_local:  # one disk, one reader
+            return [do(item) for item in items]
+        with ThreadPoolExecutor(_NUM_WORKERS, thread_name_prefix="store") as executor:
+            return list(executor.map(do, items))
 
     def _verified_chunks(self, sha256: str) -> Iterator[Block]:
         """The object's bytes; raises after the last one if they are not those of the digest."""

@@ -5,7 +5,8 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,6 +20,8 @@ NUM_TRANSFERS = 16
 """Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
 
 _TICK_S = 0.5
+_SYNC_BYTES = 64 * 2**20
+"""How much of a file is brought to the disk at once while the rest arrives."""
 
 Fetched = tuple[ObjectInfo, Path, str]
 """An object, the finished file with its bytes, and their SHA-256."""
@@ -107,16 +110,45 @@ def _fetch(
         return digest_file(path)[0]
     hasher = hashlib.sha256()
     num_bytes = 0
-    with path.open("wb", buffering=0) as out:
+    with path.open("wb", buffering=0) as out, _early_sync(out, info.num_bytes) as sync:
         for block in location.read_version(info):
             hasher.update(block)
             _write(out, block)
             num_bytes += len(block)
             count_bytes(len(block))
+            sync(num_bytes)
             if stop.is_set() and num_bytes < info.num_bytes:
                 raise _StoppedError
         os.fsync(out.fileno())
     return hasher.hexdigest()
+
+
+@contextmanager
+def _early_sync(out: FileIO, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Bring a large file to the disk while it arrives, so that the last fsync has little left to do.
+
+    Yields:
+        To be called with the bytes that were written so far. What it, or the end of the block, raises is the disk's
+        error: the kernel tells it once, so that no later fsync would.
+    """
+    if total_bytes < _SYNC_BYTES:
+        yield lambda num_bytes: None
+        return
+    begun: Future[None] | None = None
+    synced = 0
+
+    def sync(num_bytes: int) -> None:
+        nonlocal begun, synced
+        if num_bytes - synced < _SYNC_BYTES or (begun and not begun.done()):
+            return
+        if begun:
+            begun.result()
+        begun, synced = executor.submit(os.fdatasync, out.fileno()), num_bytes
+
+    with ThreadPoolExecutor(1, thread_name_prefix="sync") as executor:
+        yield sync
+    if begun:
+        begun.result()
 
 
 def _write(out: FileIO, block: Block) -> None:

@@ -59,8 +59,8 @@ def _hint(name: str, owner: type[Spec] | None) -> str:
 
 
 def _suggestion(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = get_close_matches(name, list(known), n=2, cutoff=0.65)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _spec_at(spec: type[Spec], location: Sequence[int | str], given: object) -> type[Spec] | None:

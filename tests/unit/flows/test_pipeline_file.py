@@ -94,6 +94,12 @@ def test_every_problem_is_named_with_its_place_and_a_suggestion(file):
     assert "validation.atol: Input should be greater than or equal to 0" in message
 
 
+def test_two_settings_may_be_meant(file):
+    file.write_text(file.read_text().replace("entry_script: train.py", "entry_script: train.py\n  proces_count: 2"))
+    with pytest.raises(InvalidInputError, match="did you mean 'node_count' or 'process_count_per_node'"):
+        load_pipeline_file(file)
+
+
 def test_paths_of_users_that_there_are_not_are_named_all_at_once(tmp_path):
     (tmp_path / "p.yaml").write_text(
         "estimator:\n  source_directory: ~nosuchuser/x\n  entry_script: train.py\n"

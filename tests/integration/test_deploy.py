@@ -1,9 +1,16 @@
 """What ``trainyard deploy`` puts onto a real server, and what it leaves alone there."""
 
+import time
+
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.flow_engine import FlowRunEngine
+from prefect.server.events.schemas.automations import EventTrigger
+from prefect.server.events.schemas.events import RelatedResource, Resource
+from prefect.states import Crashed, Running
 
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, wanted_resources
@@ -81,3 +88,64 @@ def test_our_own_schedule_is_made_right_and_stays_active(client, deploy):
     assert "schedules" in deploy()
     assert schedules(client, NIGHTLY)["nightly"].schedule.timezone == "Europe/Amsterdam"
     assert deploy() == ""
+
+
+def run_of(client, flow_name, deployment, tags):
+    """A run of a deployment that somebody made of a flow."""
+    made = client.create_deployment(client.create_flow_from_name(flow_name), deployment, tags=tags)
+    return client.create_flow_run_from_deployment(made)
+
+
+def crash(client, run):
+    client.set_flow_run_state(run.id, Running())
+    client.set_flow_run_state(run.id, Crashed())
+
+
+def is_started_again(client, run, seconds):
+    until = time.monotonic() + seconds
+    while client.read_flow_run(run.id).state_name != "AwaitingRetry":
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def test_what_crashed_is_started_again_where_it_is_ours(client, deploy):
+    deploy()
+
+    def ours():
+        run = run_of(client, "training-pipeline", "weekly", ["trainyard"])
+        crash(client, run)
+        return run
+
+    assert any(is_started_again(client, ours(), 5) for _ in range(24)), "the server finds new automations after a while"
+    others = [
+        run_of(client, "etl", "nightly", ["team"]),
+        run_of(client, "etl", "training-pipeline", ["trainyard"]),
+        run_of(client, "training-pipeline", "a-teams-own", ["team"]),
+        client.create_flow_run(flow(name="training-pipeline")(lambda: None), tags=["trainyard"]),  # of no deployment
+    ]
+    for run in others:
+        crash(client, run)
+    assert is_started_again(client, ours(), 120), "events are looked at in their order"
+    assert [client.read_flow_run(run.id).state_name for run in others] == ["Crashed"] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "deployment", "tags", "watched"),
+    [
+        ("train", "train-a100", ["trainyard"], True),
+        ("training-pipeline", "weekly", ["mine", "trainyard"], True),
+        ("train", "nightly", ["team"], False),
+        ("etl", "train", ["trainyard"], False),
+    ],
+)
+def test_heartbeats_are_missed_where_runs_are_ours(client, deploy, name, deployment, tags, watched):
+    """Of the events that Prefect sends for a run, and by the rule that its server keeps."""
+    deploy()
+    (found,) = client.read_automations_by_name("trainyard-zombies")
+    trigger = EventTrigger.model_validate(found.trigger.model_dump(mode="json"))
+    engine = FlowRunEngine(flow=flow(name=name)(lambda: None), flow_run=run_of(client, name, deployment, tags))
+    resource, related = engine._build_heartbeat_event_template()
+    related = [RelatedResource(dict(item)) for item in related]
+    assert trigger.covers_resources(Resource(resource), related) == watched

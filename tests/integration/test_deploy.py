@@ -4,6 +4,8 @@ import time
 
 import pytest
 from prefect import flow
+from prefect.blocks.fields import SecretDict
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
@@ -88,6 +90,19 @@ def test_our_own_schedule_is_made_right_and_stays_active(client, deploy):
     assert "schedules" in deploy()
     assert schedules(client, NIGHTLY)["nightly"].schedule.timezone == "Europe/Amsterdam"
     assert deploy() == ""
+
+
+def test_a_new_webhook_address_leaves_the_rest_of_its_block(deploy):
+    deploy(webhook_url="http://127.0.0.1:9/before")
+    block = Webhook.load("trainyard-failures", _sync=True)
+    block.method, block.verify, block.headers = "PUT", False, SecretDict({"Authorization": "Bearer x"})
+    block.save("trainyard-failures", overwrite=True, _sync=True)
+    assert deploy(webhook_url="http://127.0.0.1:9/before") == ""
+    assert "url: changed" in deploy(webhook_url="http://127.0.0.1:9/after")
+    again = Webhook.load("trainyard-failures", _sync=True)
+    assert again.url.get_secret_value() == "http://127.0.0.1:9/after"
+    assert (again.method, again.verify) == ("PUT", False)
+    assert again.headers.get_secret_value() == {"Authorization": "Bearer x"}
 
 
 def run_of(client, flow_name, deployment, tags):

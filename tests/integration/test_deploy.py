@@ -1,5 +1,6 @@
 """What ``trainyard deploy`` puts onto a real server, and what it leaves alone there."""
 
+import subprocess
 import time
 
 import pytest
@@ -14,9 +15,12 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import RelatedResource, Resource
 from prefect.states import Crashed, Running
 
+from trainyard.deployments.deploy.command import deploy as run_deploy
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, wanted_resources
+from trainyard.tasks.settings import Settings
 
+COMMIT = ("-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet")
 NIGHTLY = "training-pipeline/nightly"
 
 
@@ -103,6 +107,19 @@ def test_a_new_webhook_address_leaves_the_rest_of_its_block(deploy):
     assert again.url.get_secret_value() == "http://127.0.0.1:9/after"
     assert (again.method, again.verify) == ("PUT", False)
     assert again.headers.get_secret_value() == {"Authorization": "Bearer x"}
+
+
+def test_square_brackets_in_paths_are_shown_as_they_are(prefect_server, tmp_path, capsys):
+    """Rich takes them for markup in plain strings."""
+    project = tmp_path / "[" / "red]"  # "[/red]", which closes what was never opened
+    project.mkdir(parents=True)
+    (project / "train.py").write_text("")
+    for command in (["init", "--quiet"], ["add", "."], [*COMMIT, "-m", "first"]):
+        subprocess.run(["git", "-C", project, *command], check=True)
+    (project / "train.py").write_text("changed")
+    options = Options(project=project)
+    run_deploy(Settings(), options, yes=True, dry_run=False, confirm=lambda question: False, unwanted="ignore")
+    assert f"{project} has changes" in capsys.readouterr().out.replace("\n", "")
 
 
 def run_of(client, flow_name, deployment, tags):

@@ -7,7 +7,6 @@ import pytest
 from prefect import flow
 from prefect.blocks.fields import SecretDict
 from prefect.blocks.webhook import Webhook
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.flow_engine import FlowRunEngine
@@ -15,6 +14,7 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import RelatedResource, Resource
 from prefect.states import Crashed, Running
 
+from tests.integration.deployed import passing_client
 from trainyard.deployments.deploy.command import deploy as run_deploy
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, wanted_resources
@@ -24,9 +24,9 @@ COMMIT = ("-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet")
 NIGHTLY = "training-pipeline/nightly"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(prefect_server):
-    with get_client(sync_client=True) as client:
+    with passing_client() as client:
         yield client
 
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow, task
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 
+from tests.integration.deployed import passing_client
 from trainyard import PyTorch
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, wanted_resources
@@ -19,9 +19,9 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import InvalidInputError, WorkerLostError
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(prefect_server):
-    with get_client(sync_client=True) as client:
+    with passing_client() as client:
         yield client
 
 

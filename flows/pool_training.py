@@ -18,6 +18,7 @@ from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 
 from trainyard.flows.answers import read_answer
+from trainyard.flows.crash_cause import last_error
 from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pool_cache import trained_before
 from trainyard.flows.portable import anchored
@@ -122,10 +123,11 @@ def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], contex
         except BaseException:  # Ctrl-C and cancellation too: nobody would wait for the child any more
             _cancel(client, child.id)
             raise
-        return _answer(child, state, pool, context)
+        cause = last_error(client, child.id, state.message or "") if state.is_crashed() else None
+        return _answer(child, state, cause, pool, context)
 
 
-def _answer(child: FlowRun, state: "State[Any]", pool: str, context: StageContext) -> TrainedOnPool:
+def _answer(child: FlowRun, state: "State[Any]", cause: str | None, pool: str, context: StageContext) -> TrainedOnPool:
     """What the child gave.
 
     Raises:
@@ -135,7 +137,8 @@ def _answer(child: FlowRun, state: "State[Any]", pool: str, context: StageContex
     if state.is_cancelled():
         raise RunCancelledError(f"{where} was cancelled.")
     if state.is_crashed():
-        raise WorkerLostError(f"{where} crashed: {state.message or 'its worker is gone'}")
+        why = f" The last error in its log: {cause}" if cause else ""
+        raise WorkerLostError(f"{where} crashed: {state.message or 'its worker is gone'}{why}")
     try:
         return read_answer(context.store, child.id, TrainedOnPool)
     except StorageNotFoundError as error:

@@ -26,7 +26,7 @@ def _models(store: ArtifactStore) -> RenderableType:
     table = Table("model", "champion", "latest", "versions")
     for name in names:
         versions, champion = list_versions(store, name), champion_of(store, name)
-        table.add_row(name, _marked(store, name, champion), _marked(store, name, versions[-1]), str(len(versions)))
+        _add_row(table, name, _marked(store, name, champion), _marked(store, name, versions[-1]), str(len(versions)))
     return table
 
 
@@ -39,7 +39,7 @@ def _versions(store: ArtifactStore, name: str) -> RenderableType:
         table.add_column("damage", style="red", overflow="fold")
     for version, damage in damages.items():
         aliases = [*(["champion"] if version == champion else []), *(["latest"] if version == versions[-1] else [])]
-        table.add_row(str(version), ", ".join(aliases), *_facts(store, name, version), *([damage] if damage else []))
+        _add_row(table, str(version), ", ".join(aliases), *_facts(store, name, version), *([damage] if damage else []))
     return table
 
 
@@ -91,7 +91,7 @@ def render_version(store: ArtifactStore, name: str, wanted: str) -> RenderableTy
         table.add_row(Text(label, style="dim"), Text(value))
     files = Table("file", "size", "sha256")
     for entry in manifest.files:
-        files.add_row(entry.path, format_bytes(entry.num_bytes), entry.sha256[:12])
+        _add_row(files, entry.path, format_bytes(entry.num_bytes), entry.sha256[:12])
     moves = [
         Text(f"{move.moved:%Y-%m-%d %H:%M} {move.kind} to version {move.version}: {move.reason}")
         for move in list_moves(store, name)
@@ -107,8 +107,13 @@ def render_difference(store: ArtifactStore, name: str, first: str, second: str) 
         return Text(f"Versions {before.version} and {after.version} of {name} differ in nothing but when and by whom.")
     table = Table("", f"version {before.version}", f"version {after.version}")
     for difference in differences:
-        table.add_row(difference.what, difference.before, difference.after)
+        _add_row(table, difference.what, difference.before, difference.after)
     return table
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Texts as they are: in a plain string, rich takes ``[cat]`` for markup."""
+    table.add_row(*map(Text, cells))
 
 
 def describe_move(name: str, move: Move) -> RenderableType:

@@ -21,6 +21,10 @@ from prefect.states import Cancelling
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 
 TRAIN_FLOW = "train"
+TRAIN_ENTRYPOINT = "trainyard.flows.train.train"
+TAG = "trainyard"
+"""Tag of the deployments of our flows."""
+
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
 
@@ -57,11 +61,12 @@ def training_deployment(client: SyncPrefectClient, pool: str) -> UUID:
         flow_filter=FlowFilter(name=FlowFilterName(any_=[TRAIN_FLOW])),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
-    if not deployments:
+    ours = [item for item in deployments if item.entrypoint == TRAIN_ENTRYPOINT or TAG in (item.tags or ())]
+    if not ours:  # a flow of that name may be anybody's
         raise InvalidInputError(
             f"compute_target {pool!r} is a work pool on which nothing can train yet: trainyard deploy --train-on {pool}"
         )
-    return deployments[0].id
+    return ours[0].id
 
 
 def own_pool() -> str | None:

@@ -1,14 +1,18 @@
 """Settings from the environment, read in one place (prefix ``TRAINYARD_``)."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from trainyard.tasks.credentials import HIDDEN
 from trainyard.tasks.errors import InvalidInputError
 
 PREFIX = "TRAINYARD_"
+SECRET = {"failure_webhook_url"}
 
 
 class Settings(BaseSettings):
@@ -18,7 +22,9 @@ class Settings(BaseSettings):
         InvalidInputError: A variable has a value that cannot be; names each of them.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, use_attribute_docstrings=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, use_attribute_docstrings=True, extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(default_factory=lambda: Path.home() / ".trainyard")
     """Directory for runs, checkpoints, staged data and, by default, the store."""
@@ -65,6 +71,13 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ValueError(f"{str(home)!r}: this machine knows no such user") from None
 
+    @field_validator("failure_webhook_url")
+    @classmethod
+    def _check_webhook(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not _is_web_address(url.get_secret_value()):
+            raise ValueError("no address that a server can call; expected https://host/path or http://host/path")
+        return url or None
+
     @property
     def store_url(self) -> str:
         """The store to use where a call names none."""
@@ -72,5 +85,15 @@ class Settings(BaseSettings):
 
 
 def _problem(field: str, value: object, message: str) -> str:
-    """What is wrong with a setting, by the variable that a person knows it as."""
-    return f"{PREFIX}{field.upper()}={value}: {message.removeprefix('Value error, ')}"
+    """What is wrong with a setting, by the variable that a person knows it as; a secret is not shown."""
+    shown = HIDDEN if field in SECRET else value
+    return f"{PREFIX}{field.upper()}={shown}: {message.removeprefix('Value error, ')}"
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        address = urlsplit(text)
+        has_place = bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number
+        return False
+    return address.scheme in ("http", "https") and has_place and not re.search(r"\s", text)

@@ -25,8 +25,11 @@ class WebhookBlock(Removable):
         return {"url": block.url.get_secret_value()} if block else None
 
     def put(self, client: SyncPrefectClient) -> None:
-        """See ``Resource``."""
-        Webhook(url=SecretStr(self.wanted["url"])).save(self.name, overwrite=True, **_SYNC)
+        """See ``Resource``. Method, headers and the like of a block that exists are others'."""
+        url = SecretStr(self.wanted["url"])
+        found = _webhook(self.name)
+        block = found.model_copy(update={"url": url}) if found else Webhook(url=url)
+        block.save(self.name, overwrite=True, **_SYNC)
 
     def remove(self, client: SyncPrefectClient) -> None:
         """See ``Removable``."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from prefect.client.orchestration import get_client
 from rich.console import Console
+from rich.text import Text
 
 from trainyard.deployments.deploy.leftovers import leftovers, render_leftover
 from trainyard.deployments.deploy.plan import Change, apply, plan
@@ -59,7 +60,8 @@ def deploy(
         )
     console = Console()
     if source_version(options.project).endswith("-dirty"):
-        console.print(f"Note: {options.project} has changes that are not committed; runs use its files as they are.")
+        note = f"Note: {options.project} has changes that are not committed; runs use its files as they are."
+        console.print(Text(note))  # in a plain string, rich takes [x] for markup
     url = settings.failure_webhook_url
     options = replace(options, webhook_url=url.get_secret_value() if url else None, lost_after_s=settings.lost_after_s)
     with prefect_errors(), get_client(sync_client=True) as client:
@@ -80,7 +82,8 @@ def deploy(
         if old and not removed:
             console.print("They stay; 'trainyard deploy --prune' removes them.")
     count = len(changes) + len(removed)
-    console.print(f"The deployments on {client.api_url} are up to date{f'; {count} things changed' if count else ''}.")
+    done = f"The deployments on {client.api_url} are up to date{f'; {count} things changed' if count else ''}."
+    console.print(Text(done))
     return True
 
 

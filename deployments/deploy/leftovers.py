@@ -8,9 +8,7 @@ from rich.text import Text
 
 from trainyard.deployments.deploy.resource import Removable, Resource
 from trainyard.deployments.deploy.wanted import TRAIN, Options, wanted_resources
-
-OURS = "trainyard"
-"""The tag of our deployments."""
+from trainyard.flows.work_pools import TAG
 
 
 def leftovers(client: SyncPrefectClient, options: Options, wanted: list[Resource]) -> list[Removable]:
@@ -38,5 +36,5 @@ def render_leftover(resource: Resource) -> Text:
 def _pools_that_could_train(client: SyncPrefectClient) -> list[str]:
     """Of the deployments that ``--train-on`` made."""
     found = client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[TRAIN])))
-    made = [item for item in found if OURS in item.tags and item.name == f"{TRAIN}-{item.work_pool_name}"]
+    made = [item for item in found if TAG in item.tags and item.name == f"{TRAIN}-{item.work_pool_name}"]
     return [str(item.work_pool_name) for item in made]

@@ -8,9 +8,13 @@ from rich.text import Text
 
 from trainyard.deployments.deploy.automations import NOT_YET
 from trainyard.deployments.deploy.resource import Facts, Resource
+from trainyard.tasks.credentials import redacted
 
 SHOWN = 200
 """Characters of a value in a difference."""
+
+ENVIRONMENT, STEPS = "job_variables.env", "pull_steps"
+"""Where others may have put secrets: the environment of runs, and steps that fetch code (``access_token``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ def _difference(name: str, found: Any, wanted: Any) -> list[str]:
             if found.get(key) != wanted.get(key)
             for line in _difference(f"{name}.{key}", found.get(key), wanted.get(key))
         ]
+    if name.startswith(ENVIRONMENT) or (wanted is None and name.startswith(STEPS)):
+        return [f"    {name}: {'removed' if wanted is None else 'set' if found is None else 'changed'}"]
     return [f"    {name}: {_short(found)} → {_short(wanted)}"]
 
 
@@ -69,5 +75,5 @@ def _are_lists_of_objects(*values: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = "new" if value == str(NOT_YET) else repr(value)
+    text = "new" if value == str(NOT_YET) else redacted(repr(value))
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

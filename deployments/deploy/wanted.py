@@ -121,7 +121,7 @@ def _deployment(facts: Facts, pull: list[Facts], version: str, project: Path) ->
         "work_pool_name": pool["name"],
         "work_queue_name": pool["work_queue_name"],
         "job_variables": pool.get("job_variables", {}),
-        "pull_steps": yaml.safe_load(yaml.safe_dump(pull).replace("{{ $PWD }}", str(project))),
+        "pull_steps": yaml.safe_load(yaml.safe_dump(facts.get("pull", pull)).replace("{{ $PWD }}", str(project))),
         "schedules": facts.get("schedules", []),
     }
     return FlowDeployment(flow, facts["name"], wanted)

@@ -34,9 +34,14 @@ def run_doctor(
     with console.status("looking at this machine"):
         checks = list(check_machine(datastores, probe=probe, store=store, quick=quick))
     console.print(render(checks))
+    console.print(verdict(checks))
+    return 1 if any(check.status == "fail" for check in checks) else 0
+
+
+def verdict(checks: Iterable[Check]) -> Text:
+    """Whether the machine can train; not as a plain string, in which rich takes ``[x]`` for markup."""
     failed = [check.title for check in checks if check.status == "fail"]
-    console.print(f"This machine cannot train yet: {', '.join(failed)}." if failed else "This machine can train.")
-    return 1 if failed else 0
+    return Text(f"This machine cannot train yet: {', '.join(failed)}." if failed else "This machine can train.")
 
 
 def render(checks: Iterable[Check]) -> Table:

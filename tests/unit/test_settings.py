@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,27 @@ def test_every_wrong_setting_is_named_by_its_variable(monkeypatch):
     assert "TRAINYARD_SERVER_PORT=abc: Input should be a valid integer" in said
     assert "TRAINYARD_LEASE_TTL_S=0: Input should be greater than or equal to 1" in said
     assert "pydantic" not in said
+
+
+@pytest.mark.parametrize("url", ["hooks.example.com/hush", "ftp://host/hush", "https:///hush", "https://host:x/hush"])
+def test_a_webhook_that_can_never_be_called_is_refused_and_not_shown(monkeypatch, url):
+    monkeypatch.setenv("TRAINYARD_FAILURE_WEBHOOK_URL", url)
+    with pytest.raises(
+        InvalidInputError, match=r"TRAINYARD_FAILURE_WEBHOOK_URL=\*\*\*\*: .*https://host/path"
+    ) as refused:
+        Settings()
+    assert "hush" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example.com/hush", "http://127.0.0.1:9/x?y=z", "http://[::1]/x"])
+def test_a_webhook_that_can_be_called_is_taken(monkeypatch, url):
+    monkeypatch.setenv("TRAINYARD_FAILURE_WEBHOOK_URL", url)
+    assert Settings().failure_webhook_url.get_secret_value() == url
+
+
+def test_an_empty_webhook_is_none(monkeypatch):
+    monkeypatch.setenv("TRAINYARD_FAILURE_WEBHOOK_URL", "")
+    assert Settings().failure_webhook_url is None
 
 
 @pytest.mark.parametrize(

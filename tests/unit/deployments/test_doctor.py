@@ -11,6 +11,7 @@ from trainyard.deployments.doctor.horovod import check_horovod, check_operations
 from trainyard.deployments.doctor.libraries import check_gpu, check_onnxruntime, check_torch
 from trainyard.deployments.doctor.mpi import check_mpi4py, check_mpirun, launch_variables
 from trainyard.deployments.doctor.probing import Answer, ask, run_probe
+from trainyard.deployments.doctor.report import verdict
 from trainyard.deployments.doctor.services import check_datastore, check_prefect, check_prefect_server, check_store
 from trainyard.tasks.errors import (
     InvalidInputError,
@@ -298,3 +299,10 @@ def test_the_doctor_itself_imports_nothing_heavy():
         " 'onnxruntime') if n in sys.modules])"
     )
     assert run_probe(program(source), 30.0).failure == "" and run_probe(program(source), 30.0).facts == []
+
+
+def test_the_verdict_names_a_datastore_with_brackets_in_its_path():
+    out = StringIO()
+    failed = Check("datastore", "fail", "nothing there", subject="s3://data/[/red]")
+    Console(file=out, width=200).print(verdict([failed]))
+    assert out.getvalue() == "This machine cannot train yet: datastore s3://data/[/red].\n"

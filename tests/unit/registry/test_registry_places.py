@@ -77,6 +77,25 @@ def test_the_command_line_says_what_is_damaged_and_nothing_loads_it(tmp_path):
     assert "1 (missing)" in run("list")
 
 
+def test_square_brackets_are_shown_as_they_are(tmp_path):
+    """Rich takes them for markup in plain strings."""
+    context = StageContext(store_url=f"file://{tmp_path}/store", home=tmp_path / "home")
+    for number, text in enumerate(("[cat,dog]", "[/data]")):
+        lineage = LINEAGE.model_copy(update={"arguments": ("--classes", text), "metrics": {f"loss{text}": number}})
+        proof = proven(context, tmp_path / f"bundle-{number}", metrics={f"top{text}": 0.5})
+        register_model("digits", *proof, lineage, context)
+
+    def run(*arguments):
+        result = CliRunner(env={"COLUMNS": "300"}).invoke(app, ["models", *arguments, "--store", context.store_url])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    difference = run("diff", "digits", "1", "2")
+    assert all(text in difference for text in ("--classes [cat,dog]", "--classes [/data]", "loss[/data]"))
+    assert "top[/data] 0.5" in run("list", "digits")
+    assert "--classes [/data]" in run("show", "digits", "2")
+
+
 def test_the_command_line_lists_shows_compares_and_moves(tmp_path):
     context = StageContext(store_url=f"file://{tmp_path}/store", home=tmp_path / "home")
 

@@ -81,7 +81,9 @@ def test_a_run_that_no_worker_takes_is_an_error_after_a_while(on_yard, linear_pr
     monkeypatch.setenv("TRAINYARD_WORKER_WAIT_S", "3")
     experiment = Experiment("lines", deployment="training-pipeline/empty")
     run = experiment.submit(small_estimator(linear_project, points))
-    with pytest.raises(errors.WorkerUnavailableError, match=r"has had none for 3 s.*worker start --pool empty"):
+    with pytest.raises(
+        errors.WorkerUnavailableError, match=r"for 0:00:03: the work pool 'empty' has no live.*start --pool empty"
+    ):
         run.wait_for_completion()
     run.cancel()
     assert run.get_status() == "Cancelled"

@@ -18,6 +18,7 @@ from trainyard.flows.answers import read_answer
 from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pool_cache import trained_before
 from trainyard.flows.portable import anchored
+from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.run_waiting import wait_for_end
 from trainyard.flows.work_pools import UNREACHABLE, training_deployment
 from trainyard.tasks.artifacts.filesystem import Location
@@ -97,7 +98,7 @@ def _attempt() -> str:
 
 
 def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], context: StageContext) -> TrainedOnPool:
-    with get_client(sync_client=True) as client:
+    with prefect_errors(), get_client(sync_client=True) as client:
         deployment = training_deployment(client, pool)
         child = run_deployment(
             deployment,

@@ -78,7 +78,7 @@ class PipelineRun:
         return sorted(self._files())
 
     def download_file(self, name: str, output_file_path: str | Path | None = None) -> Path:
-        """Copy a file that training left to this machine, verified.
+        """Copy a file that training left to this machine, verified; what is there is replaced by a whole copy only.
 
         Args:
             name: One of ``get_file_names``.
@@ -94,7 +94,6 @@ class PipelineRun:
         target = Path(output_file_path or Path(name).name)
         if target.is_dir():
             target /= Path(name).name
-        target.unlink(missing_ok=True)
         return self._store.materialize(files[name], target)
 
     def cancel(self) -> None:
@@ -166,9 +165,9 @@ class PipelineRun:
             return {}
         trees = {"outputs": trained.outputs, "logs": trained.logs}
         return {
-            f"{folder}/{entry.path}": self._store.find_entry(tree, entry.path)
+            f"{folder}/{path}": file
             for folder, tree in trees.items()
-            for entry in self._store.list_tree(tree).entries
+            for path, file in self._store.find_entries(tree).items()
         }
 
 

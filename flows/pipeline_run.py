@@ -163,7 +163,7 @@ class PipelineRunner:
             return data, self.stage("train", train, self.estimator, data, slots=slots)
         train_there, policy = retried_when_lost(self._policies["train"])
         self._policies = {**self._policies, "train": policy}
-        done = self.stage("train", train_there, pool, self.estimator, self._policies_on_pool())
+        done = self._run("train", train_there, pool, self.estimator, self._policies_on_pool())
         keep_product(self._store_url, "train", done.trained)
         self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
         return done.staged, done.trained
@@ -176,7 +176,14 @@ class PipelineRunner:
     def stage(
         self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object, **options: object
     ) -> Product:
-        """Run one stage's task under its policy and give what it made."""
+        """Run one stage's task under its policy, and give and keep what it made."""
+        product = self._run(name, task, *inputs, **options)
+        keep_product(self._store_url, name, product)
+        return product
+
+    def _run(
+        self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object, **options: object
+    ) -> Product:
         policy = self._policies[name]
         context = StageContext(
             store_url=self._store_url,
@@ -202,7 +209,6 @@ class PipelineRunner:
             cache_key=result.cache_key,
             num_bytes=result.num_bytes,
         )
-        keep_product(self._store_url, name, result.product)
         return result.product
 
     def champion(self, validation: OrtValidation, bundle: OnnxBundle) -> Champion | None:

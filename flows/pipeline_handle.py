@@ -115,7 +115,7 @@ class PipelineRun:
         Raises:
             PipelineError: Why it failed.
             PrefectUnavailableError: The Prefect server does not answer; the run is left as it is.
-            WorkerUnavailableError: No live worker serves its work pool; the run is left as it is.
+            WorkerUnavailableError: Its work pool has no live worker, or is paused; the run is left as it is.
         """
         run = self._wait(RunOutput(self._id, output or sys.stdout) if show_output else None)
         assert run.state is not None
@@ -128,12 +128,13 @@ class PipelineRun:
 
     def _wait(self, follow: RunOutput | None) -> FlowRun:
         with prefect_errors(), get_client(sync_client=True) as client:
-            show = partial(_show_new, follow, client) if follow else _show_nothing
             self._read_with(client)  # a wrong address or id is told at once
-            run = wait_for_end(client, self._id, on_answer=show)
-            if follow:
-                time.sleep(SETTLE_S)
-                show()
+            if follow is None:
+                return wait_for_end(client, self._id)
+            show = partial(_show_new, follow, client)
+            run = wait_for_end(client, self._id, on_answer=show, say=follow.say)
+            time.sleep(SETTLE_S)
+            show()
             return run
 
     def _result(self, run: FlowRun) -> PipelineResult:
@@ -169,10 +170,6 @@ class PipelineRun:
             for folder, tree in trees.items()
             for path, file in self._store.find_entries(tree).items()
         }
-
-
-def _show_nothing() -> None:
-    """For who does not follow a run's log."""
 
 
 def _show_new(follow: RunOutput, client: SyncPrefectClient) -> None:

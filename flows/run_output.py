@@ -42,6 +42,10 @@ class RunOutput:
             level = LEVELS.get(line.level, str(line.level))
             print(f"{line.timestamp:%H:%M:%S} {level:<7} {line.message}", file=self._output, flush=True)
 
+    def say(self, text: str) -> None:
+        """Print a line of our own between them."""
+        print(text, file=self._output, flush=True)
+
     def _new_lines(self, client: SyncPrefectClient) -> list[Log]:
         after = self._newest - LATE if self._newest else None
         wanted = LogFilter(

@@ -2,11 +2,13 @@
 
 import io
 import threading
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, Running
 
 from trainyard import PipelineResult, PipelineRun, errors
@@ -34,7 +36,9 @@ def server(prefect_server, prefect_proxy):
 @pytest.fixture
 def submitted(server, home):
     """A run that nobody has taken; its pool has no worker."""
-    server.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
+    with suppress(ObjectNotFound):
+        server.delete_work_pool(POOL)  # with the workers, queues and runs of another test
+    server.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     flow_id = server.create_flow_from_name("waited-for")
     deployment = server.create_deployment(flow_id=flow_id, name="waited-for", work_pool_name=POOL)
     return PipelineRun(server.create_flow_run_from_deployment(deployment).id, store=f"file://{home}/store")
@@ -118,6 +122,77 @@ def test_a_run_that_was_not_followed_to_its_end_is_not_one_that_failed(server, s
     assert submitted.wait_for_completion(raise_on_error=False) is None
     with pytest.raises(errors.WorkerUnavailableError, match="of its training's pool"):
         submitted.wait_for_completion()
+
+
+def paused_pool(server, run):
+    server.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
+
+
+def paused_queue(server, run):
+    server.update_work_queue(server.read_flow_run(run._id).work_queue_id, is_paused=True)
+
+
+def deleted_pool(server, run):
+    server.delete_work_pool(POOL)
+
+
+@pytest.fixture
+def worker(server, submitted):
+    """A live worker of the pool, as far as the server knows."""
+    server.send_worker_heartbeat(POOL, "busy", heartbeat_interval_seconds=600)
+
+
+@pytest.mark.parametrize(
+    ("happens", "words"),
+    [
+        (paused_pool, f"'{POOL}' is paused: prefect work-pool resume {POOL}"),
+        (paused_queue, f"queue 'default' .* is paused: prefect work-queue resume default --pool {POOL}"),
+        (deleted_pool, f"no work pool '{POOL}'"),
+    ],
+)
+@pytest.mark.parametrize("is_followed", [True, False], ids=["the pipeline", "its training"])
+def test_a_pool_that_starts_nothing_is_an_error_after_a_while(
+    server, submitted, worker, monkeypatch, happens, words, is_followed
+):
+    monkeypatch.setenv("TRAINYARD_WORKER_WAIT_S", "0.5")
+    happen_once(monkeypatch, lambda: happens(server, submitted))
+    with pytest.raises(errors.WorkerUnavailableError, match=words):
+        if is_followed:
+            submitted.wait_for_completion()
+        else:
+            with get_client(sync_client=True) as client:
+                wait_for_end(client, submitted._id, pool=POOL)
+    assert server.read_flow_run(submitted._id).state.is_scheduled(), "it is left as it is"
+
+
+def happen_once(monkeypatch, event):
+    """After the first look at the pool."""
+    looked, look = [], run_waiting.live_workers
+
+    def looking(client, pool):
+        workers = look(client, pool)
+        if not looked:
+            event()
+        looked.append(pool)
+        return workers
+
+    monkeypatch.setattr(run_waiting, "live_workers", looking)
+
+
+def test_a_wait_for_busy_workers_has_no_end_and_is_not_silent(server, submitted, worker, home, monkeypatch):
+    monkeypatch.setenv("TRAINYARD_WORKER_WAIT_S", "0")
+    monkeypatch.setattr(run_waiting, "REMIND_S", 0.3)
+    answer(home, submitted, value=result_of(submitted).model_dump(mode="json"))
+
+    class Output(io.StringIO):
+        def write(self, text):
+            if self.getvalue().count("has not been started yet") == 2:
+                server.set_flow_run_state(submitted.id, Completed(), force=True)
+            return super().write(text)
+
+    output = Output()
+    assert submitted.wait_for_completion(show_output=True, output=output) == result_of(submitted)
+    assert f"the live workers of the work pool '{POOL}' (1) are busy" in output.getvalue()
 
 
 def test_a_run_that_is_deleted_while_it_is_waited_for_is_said_to_be(server, submitted):

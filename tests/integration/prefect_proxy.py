@@ -4,6 +4,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from urllib.parse import urlsplit
 
 DROP = 0
 """In place of a status: the connection is reset."""
+
+LOCKED, MOST_ATTEMPTS = 503, 60
+"""What the server says while its SQLite database is locked; clients that try nothing again must not hear it."""
 
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host", "keep-alive"}
 
@@ -67,12 +71,16 @@ def run_proxy(api_url):
         do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
         def pass_on(self, body):
-            upstream = http.client.HTTPConnection(target.hostname, target.port, timeout=60)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
-            upstream.request(self.command, self.path, body, headers)
-            answer = upstream.getresponse()
-            content = answer.read()
-            upstream.close()
+            for _ in range(MOST_ATTEMPTS):
+                upstream = http.client.HTTPConnection(target.hostname, target.port, timeout=60)
+                upstream.request(self.command, self.path, body, headers)
+                answer = upstream.getresponse()
+                content = answer.read()
+                upstream.close()
+                if answer.status != LOCKED:
+                    break
+                time.sleep(0.5)
             self.answer(answer.status, answer.getheaders(), content)
 
         def answer(self, status, headers, content):

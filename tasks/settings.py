@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """Port of the Prefect server that Trainyard starts on this machine; any free one where it is taken."""
 
     worker_wait_s: float = Field(default=60.0, ge=0, le=86_400)
-    """Seconds to wait for a live worker of the work pool that training was sent to."""
+    """Seconds to wait for a run to be started on a work pool that has no live worker, or is paused."""
 
     lost_after_s: int = Field(default=180, ge=60, le=86_400)
     """Seconds without a heartbeat after which a deployed run, which sends one every 30, counts as lost."""

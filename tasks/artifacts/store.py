@@ -130,9 +130,12 @@ class ArtifactStore:
         """A reference to one file of a tree; raises as ``read_entry`` does."""
         for entry in self.list_tree(ref).entries:
             if entry.path == path:
-                uri = self._object(entry.sha256).url
-                return ArtifactRef(uri=uri, sha256=entry.sha256, num_bytes=entry.num_bytes)
+                return self._reference(entry)
         raise KeyError(path)
+
+    def find_entries(self, ref: ArtifactRef) -> dict[str, ArtifactRef]:
+        """References to all files of a tree, by path, from one look at its listing; raises as ``read_bytes`` does."""
+        return {entry.path: self._reference(entry) for entry in self.list_tree(ref).entries}
 
     def verify(self, ref: ArtifactRef) -> None:
         """Prove that an artifact is whole by reading and hashing all of it.
@@ -150,7 +153,8 @@ class ArtifactStore:
 
         Args:
             ref: A file or tree of this store.
-            destination: Where to put it; for a tree, the directory. Must not exist.
+            destination: Where to put it; for a tree, the directory, which must not exist. A file that is there is
+                replaced.
 
         Raises:
             ArtifactDamagedError: Something is missing or differs.
@@ -187,6 +191,9 @@ class ArtifactStore:
             return path.is_file() and digest_file(path)[0] == ref.sha256
         files = {p.relative_to(path).as_posix(): digest_file(p)[0] for p in path.rglob("*") if p.is_file()}
         return files == {entry.path: entry.sha256 for entry in self.list_tree(ref).entries}
+
+    def _reference(self, entry: TreeEntry) -> ArtifactRef:
+        return ArtifactRef(uri=self._object(entry.sha256).url, sha256=entry.sha256, num_bytes=entry.num_bytes)
 
     def _object(self, sha256: str) -> Location:
         return self.root / f"objects/{sha256[:2]}/{sha256}"

@@ -12,7 +12,7 @@ from tests.e2e.conftest import small_estimator
 from tests.e2e.yard import are_gone, runs_below, wait_for
 from trainyard import Experiment, PipelineRun, errors
 from trainyard.flows.answers import Failure
-from trainyard.flows.pipeline_run import MAX_ATTEMPTS
+from trainyard.flows.pipeline_run import MAX_CRASHES
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def test_a_run_that_no_worker_takes_is_an_error_after_a_while(on_yard, linear_pr
     monkeypatch.setenv("TRAINYARD_WORKER_WAIT_S", "3")
     experiment = Experiment("lines", deployment="training-pipeline/empty")
     run = experiment.submit(small_estimator(linear_project, points))
-    with pytest.raises(errors.WorkerUnavailableError, match=r"has had none for 3 s.*worker start --pool empty"):
+    with pytest.raises(
+        errors.WorkerUnavailableError, match=r"for 0:00:03: the work pool 'empty' has no live.*start --pool empty"
+    ):
         run.wait_for_completion()
     run.cancel()
     assert run.get_status() == "Cancelled"
@@ -101,7 +103,7 @@ def test_a_run_that_crashes_again_and_again_is_started_again_three_times(on_yard
     stop_the_pool(True)  # the crashes come from here, one after the other: nobody else may start the run
     try:
         run = Experiment("lines").submit(small_estimator(linear_project, points), export=None)
-        for _ in range(MAX_ATTEMPTS):
+        for _ in range(MAX_CRASHES):
             with on_yard.client() as client:
                 client.set_flow_run_state(run.id, Running(), force=True)
                 client.set_flow_run_state(run.id, Crashed(message="the machine is gone"), force=True)

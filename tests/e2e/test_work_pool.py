@@ -186,7 +186,7 @@ def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_w
     quiet = job(compute_target="quiet", process_count_per_node=1, distributed_backend=None)
     refused = yard.call(quiet, here, variables={"TRAINYARD_WORKER_WAIT_S": "3"})
     assert refused["error"] == "WorkerUnavailableError"
-    assert "'quiet' has had no live worker for 0:00:03" in refused["message"]
+    assert "for 0:00:03: the work pool 'quiet' has no live worker" in refused["message"]
     assert "prefect worker start --pool quiet" in refused["message"]
     (run,) = runs_since(yard, began, "train")
     assert (run.state_name, run.work_pool_name) == ("Cancelled", "quiet")

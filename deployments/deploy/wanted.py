@@ -130,5 +130,6 @@ def _deployment(facts: Facts, pull: list[Facts], version: str, project: Path) ->
 def _automations(listed: list[Facts], options: Options) -> list[Resource]:
     if options.webhook_url is None:
         return [AutomationRule(facts) for facts in listed if "webhook" not in facts]
-    blocks = [WebhookBlock(facts["webhook"], {"url": options.webhook_url}) for facts in listed if "webhook" in facts]
+    names = dict.fromkeys(facts["webhook"] for facts in listed if "webhook" in facts)
+    blocks = [WebhookBlock(name, {"url": options.webhook_url}) for name in names]
     return [*blocks, *(AutomationRule(facts) for facts in listed)]

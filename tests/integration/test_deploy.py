@@ -12,7 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.flow_engine import FlowRunEngine
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import RelatedResource, Resource
-from prefect.states import Crashed, Running
+from prefect.states import Crashed, Pending, Running
 
 from tests.integration.deployed import passing_client
 from trainyard.deployments.deploy.command import deploy as run_deploy
@@ -128,8 +128,8 @@ def run_of(client, flow_name, deployment, tags):
     return client.create_flow_run_from_deployment(made)
 
 
-def crash(client, run):
-    client.set_flow_run_state(run.id, Running())
+def crash(client, run, began=True):
+    client.set_flow_run_state(run.id, Running() if began else Pending())
     client.set_flow_run_state(run.id, Crashed())
 
 
@@ -159,6 +159,8 @@ def test_what_crashed_is_started_again_where_it_is_ours(client, deploy):
     ]
     for run in others:
         crash(client, run)
+    others.append(run_of(client, "training-pipeline", "weekly", ["trainyard"]))
+    crash(client, others[-1], began=False)  # which it would do again and again
     assert is_started_again(client, ours(), 120), "events are looked at in their order"
     assert [client.read_flow_run(run.id).state_name for run in others] == ["Crashed"] * len(others)
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -107,3 +108,19 @@ def home(tmp_path, monkeypatch):
     """An empty Trainyard home of the test's own."""
     monkeypatch.setenv("TRAINYARD_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 40 MiB of its own."""
+    if os.geteuid():
+        pytest.skip("only root may mount a small disk")
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(mount)], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)

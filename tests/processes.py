@@ -6,6 +6,11 @@ from pathlib import Path
 
 import psutil
 
+LIMIT_S = 15
+"""Seconds within which nothing is left of a run that was ended."""
+CANCEL_POLL_S = 5
+"""Seconds, beside these, until a worker has seen that a run is to be cancelled: it looks every two."""
+
 
 def wait_for(condition, seconds=15):
     """Whether a condition came true in time."""

@@ -1,7 +1,12 @@
 """A pipeline on the small project, as its user would call it."""
 
+import uuid
+from contextlib import suppress
+
+import psutil
 import pytest
 
+from tests.processes import marked
 from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch
 
 STAGES = ["stage", "train", "metrics", "export", "validate", "register"]
@@ -40,6 +45,16 @@ def that_ran(result):
     return [name for name in STAGES if result.stages[name].status == "ran"]
 
 
+@pytest.fixture
+def mark():
+    """In the environment of all that a test wants to find again; what is left of it is ended after the test."""
+    mark = f"trainyard-orphans-{uuid.uuid4().hex}"
+    yield mark
+    for process in marked(mark):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 @pytest.fixture(scope="session")
 def yard(tmp_path_factory):
     """A server and two workers, as ``trainyard up`` starts them; see ``tests/e2e/yard.py``."""
@@ -47,3 +62,15 @@ def yard(tmp_path_factory):
 
     with run_yard(tmp_path_factory.mktemp("yard")) as running:
         yield running
+
+
+@pytest.fixture
+def training(yard):
+    """The processes of a training on the gpu worker, once both ranks train and have left a checkpoint."""
+    before = set(yard.home.glob("checkpoints/*/last.pt"))
+
+    def ranks():
+        found = yard.ranks()
+        return found if len(found) >= 2 and set(yard.home.glob("checkpoints/*/last.pt")) - before else None
+
+    return ranks

@@ -38,7 +38,7 @@ def digits(tmp_path):
     ]
 
 
-def test_the_digits_on_two_ranks_then_from_the_cache(trainyard, digits):
+def test_the_digits_on_two_ranks_then_from_the_cache_then_from_a_stage_on(trainyard, digits):
     first = json.loads(trainyard("run", *digits, "--json").stdout)
     assert first["metrics"]["accuracy"] >= 0.95
     assert first["validation"]["passed"]
@@ -51,6 +51,10 @@ def test_the_digits_on_two_ranks_then_from_the_cache(trainyard, digits):
     for words in ("cached", "accuracy", "passed", first["model_uri"], "http://"):
         assert words in again.stdout
     assert " ran " not in again.stdout
+
+    later = json.loads(trainyard("run", *digits, "--from-stage", "export", "--json").stdout)
+    that_ran = [name for name, stage in later["stages"].items() if stage["status"] == "ran"]
+    assert that_ran == ["export", "validate", "register"]
 
 
 def test_bad_input_is_one_message_and_exit_status_2(trainyard, digits):

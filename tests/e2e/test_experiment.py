@@ -10,6 +10,7 @@ from prefect.states import Crashed, Running
 
 from tests.e2e.conftest import small_estimator
 from tests.e2e.yard import are_gone, runs_below, wait_for
+from tests.processes import CANCEL_POLL_S, LIMIT_S, describe, marked
 from trainyard import Experiment, PipelineRun, errors
 from trainyard.flows.answers import Failure
 from trainyard.flows.pipeline_run import MAX_CRASHES
@@ -50,17 +51,22 @@ def test_a_run_is_followed_to_its_end_and_its_files_are_read(on_yard, linear_pro
     assert PipelineRun(run.id, store=on_yard.store).get_metrics() == result.metrics
 
 
-def test_cancelling_it_ends_all_processes_on_both_pools(on_yard, linear_project, points):
+def test_cancelling_it_ends_all_processes_on_both_pools(on_yard, linear_project, points, mark, training):
     mpi = {"compute_target": "gpu", "process_count_per_node": 2, "distributed_backend": "mpi"}
-    run = Experiment("lines").submit(small_estimator(linear_project, points, script_params={"--nap": 600}, **mpi))
-    assert wait_for(lambda: len(on_yard.ranks()) >= 2, 120)
+    asked = {**mpi, "environment_variables": {"MARK": mark}}
+    run = Experiment("lines").submit(small_estimator(linear_project, points, script_params={"--nap": 600}, **asked))
+    assert wait_for(training, 120)
+    assert marked(mark)
     workers = [on_yard.service(name) for name in ("worker-cpu", "worker-gpu")]
     below = [process for family in workers for process in family[1:]]
+    assert all(len(family) > 1 for family in workers)
     run.cancel()
+    seen_by_both_s = 2 * CANCEL_POLL_S  # the pipeline's worker ends it, and it asks for the end of its training
+    assert wait_for(lambda: not marked(mark), seen_by_both_s + LIMIT_S), describe(marked(mark))
     with pytest.raises(errors.RunCancelledError):
         run.wait_for_completion()
     assert run.get_status() == "Cancelled"
-    assert wait_for(lambda: are_gone(below), 30)
+    assert wait_for(lambda: are_gone(below), LIMIT_S)
 
 
 def test_a_failed_run_raises_what_it_raised_there(on_yard, linear_project, points):

@@ -6,20 +6,35 @@ import sys
 
 import pytest
 from prefect import flow, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from pydantic import ValidationError
 
 from tests.e2e.conftest import small_estimator
+from tests.e2e.yard import wait_for
 from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy, errors
 from trainyard.flows.pipeline_run import PipelineRunner, policies_in_force
 from trainyard.flows.preflight import check_inputs
 
 
-def test_a_transient_error_is_retried(run_pipeline, tmp_path):
+def logs_of(run_id):
+    with get_client(sync_client=True) as client:
+        lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
+    return [line.message for line in lines]
+
+
+def test_a_transient_error_is_retried_and_the_log_says_why(run_pipeline, tmp_path):
     attempts = tmp_path / "attempts"
     policies = {"train": StagePolicy(retries=2, retry_delay_s=0.1, jitter=0)}
     result = run_pipeline({"--fail-until": str(attempts)}, policies=policies, export=None)
     assert result.stages["train"].attempts == 2
     assert len(attempts.read_text().splitlines()) == 2
+
+    def retries():  # one line has both; it comes a while after the run
+        return [line for line in logs_of(result.run_id) if "Retry 1/2" in line]
+
+    (said,) = wait_for(retries, 60)
+    assert "ConnectionError: the network went away" in said
 
 
 def test_a_transient_error_without_retries_ends_the_run(run_pipeline, tmp_path):

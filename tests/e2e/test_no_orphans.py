@@ -11,32 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.processes import describe, marked, wait_for
+from tests.processes import CANCEL_POLL_S, LIMIT_S, describe, marked, wait_for
 
 PROJECT = Path(__file__).parents[1] / "projects" / "failing"
 PROCESSES = {  # under mpirun: flow, supervisor, mpirun; a rank: stub, keeper, itself, two children, two workers
     "mpi": 3 + 2 * 7,
     "single": 2 + 7,
 }
-LIMIT_S = 15
 DURATION_S = 15
-
-
-@pytest.fixture
-def mark():
-    """In the environment of everything that a test starts; what is left of it is ended after the test."""
-    mark = f"trainyard-orphans-{uuid.uuid4().hex}"
-    yield mark
-    for process in marked(mark):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def estimator(launched, mark, at="workers"):
@@ -183,7 +170,7 @@ def test_a_run_on_a_worker(prefect_server, deployed, home, tmp_path, mark, stop,
         run = deployed({"estimator": estimator("mpi", mark), "export": None}, **job_variables)
         assert wait_for(lambda: len(of_run()) >= PROCESSES["mpi"], 180), describe(of_run()) + log.read_text()
         WORKER_STOPS[stop](run, worker, {**os.environ, "PREFECT_API_URL": prefect_server})
-        limit_s = LIMIT_S + (5 if stop == "cancel" else 0)  # and the worker's poll for cancellations
+        limit_s = LIMIT_S + (CANCEL_POLL_S if stop == "cancel" else 0)
         assert wait_for(lambda: not of_run(), limit_s), describe(of_run())
     finally:
         worker.kill()

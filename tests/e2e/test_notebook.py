@@ -31,7 +31,8 @@ def test_the_notebook_runs(yard, tmp_path):
         for cell in cells
     ]
     assert placed != cells
-    env = yard.environment(PREFECT_API_URL=yard.api_url, TRAINYARD_HOME=str(tmp_path / "home"))
+    own = {"TRAINYARD_HOME": str(tmp_path / "home"), "TRAINYARD_STORE": f"file://{tmp_path}/store"}
+    env = yard.environment(PREFECT_API_URL=yard.api_url, **own)
     done = subprocess.run(
         [sys.executable, "-c", KERNEL],
         input=json.dumps(placed),
@@ -45,5 +46,5 @@ def test_the_notebook_runs(yard, tmp_path):
     assert "Training run" in done.stdout, "the log of the run, as it came"
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["metrics"]["accuracy"] > 0.8
-    assert answer["model"].endswith("models/digits/1")
+    assert answer["model"] == f"file://{tmp_path}/store/models/digits/1"
     assert (tmp_path / "model.pt2").is_file()

@@ -17,6 +17,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
 from tests.e2e.yard import LOST_AFTER_S, are_gone, command_of, runs_below, wait_for
+from tests.processes import CANCEL_POLL_S, LIMIT_S, describe, marked
 from trainyard import errors
 from trainyard.flows.work_pools import live_workers
 from trainyard.tasks.artifacts.digests import digest_file
@@ -24,6 +25,8 @@ from trainyard.tasks.gpu_slots import gpu_slots
 
 MPI = {"compute_target": "gpu", "process_count_per_node": 2, "distributed_backend": "mpi"}
 STAGES = ["stage", "train", "metrics"]
+LEASE_S = 5
+"""Seconds after which a caller that was killed counts as gone; its training looks four times as often."""
 
 
 @pytest.fixture
@@ -33,9 +36,10 @@ def here(tmp_path):
 
 
 @pytest.fixture
-def job(linear_project, points):
+def job(linear_project, points, mark):
     def make(script_params=None, **changes):
-        return small_estimator(linear_project, points, script_params=script_params or {}, **{**MPI, **changes})
+        asked = {**MPI, "environment_variables": {"MARK": mark}, **changes}
+        return small_estimator(linear_project, points, script_params=script_params or {}, **asked)
 
     return make
 
@@ -49,15 +53,13 @@ def runs_since(yard, moment, flow_name):
 
 
 @pytest.fixture
-def training(yard):
-    """Both ranks, once they train and have left a checkpoint."""
-    before = set(yard.home.glob("checkpoints/*/last.pt"))
+def left(mark):
+    """What there is of a job, wherever it was reparented to, without its caller: the mark is in his arguments."""
 
-    def ranks():
-        found = yard.ranks()
-        return found if len(found) >= 2 and set(yard.home.glob("checkpoints/*/last.pt")) - before else None
+    def others(caller):
+        return [process for process in marked(mark) if process.pid != caller.pid]
 
-    return ranks
+    return others
 
 
 # Holds one of the pool's GPU slots until it is killed.
@@ -143,38 +145,46 @@ def test_training_alone_runs_there_and_again_from_its_cache(yard, here, job, poi
     assert len(runs_below(yard, unknown["run_id"])) == 1, "where we do not know it, the pool is asked"
 
 
-def test_its_deadline_is_kept_there(yard, here, job):
-    late = yard.call(job({"--nap": 600}), here, policies={"train": {"timeout_s": 6}})
-    assert late["error"] == "TrainingTimeoutError"
-    assert are_gone(yard.ranks())
+def test_its_deadline_is_kept_there(yard, here, job, left):
+    """For each rank there are the stub, the keeper and itself; above them mpirun and the supervisor."""
+    caller = yard.start(job({"--nap": 600}), here, policies={"train": {"timeout_s": 15}})
+    assert wait_for(lambda: len(left(caller)) >= 2 * 3 or caller.poll() is not None, 120)
+    assert caller.poll() is None, caller.communicate()
+    above = yard.ranks()
+    assert above
+    output, log = caller.communicate(timeout=120)
+    assert json.loads(output.splitlines()[-1])["error"] == "TrainingTimeoutError", log
+    assert wait_for(lambda: not left(caller) and are_gone(above), LIMIT_S), describe(left(caller))
 
 
-def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training):
+def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training, left):
     began = time.time()
     caller = yard.start(job({"--nap": 600, "--seed": 3}), here)
-    ranks = wait_for(training, 120)
-    assert ranks
+    assert wait_for(training, 120)
+    assert left(caller)
     caller.send_signal(signal.SIGINT)
     caller.communicate(timeout=60)
     assert caller.returncode != 0
-    assert wait_for(lambda: are_gone(ranks), 30)
+    assert wait_for(lambda: not left(caller), LIMIT_S + CANCEL_POLL_S), describe(left(caller))
     assert wait_for(lambda: [run.state_name for run in runs_since(yard, began, "train")] == ["Cancelled"], 30)
 
 
-def test_kill_9_of_the_caller_ends_its_training(yard, here, job, training):
+def test_kill_9_of_the_caller_ends_its_training(yard, here, job, training, left):
     began = time.time()
-    caller = yard.start(job({"--nap": 600, "--seed": 5}), here, variables={"TRAINYARD_LEASE_TTL_S": "5"})
+    caller = yard.start(job({"--nap": 600, "--seed": 5}), here, variables={"TRAINYARD_LEASE_TTL_S": str(LEASE_S)})
     ranks = wait_for(training, 120)
     assert ranks
     (run,) = runs_since(yard, began, "train")
-    time.sleep(8)  # longer than the lease lives without its holder
+    time.sleep(LEASE_S + 3)  # longer than the lease lives without its holder
     assert not are_gone(ranks), "who waits is seen to wait"
+    below = [process for process in yard.service("worker-gpu") if "prefect.engine" in command_of(process)]
+    assert below
     caller.kill()
     caller.communicate()
-    assert wait_for(lambda: are_gone(ranks), 60)
+    until_seen_s = LEASE_S * 1.25 + CANCEL_POLL_S
+    assert wait_for(lambda: not left(caller), until_seen_s + LIMIT_S), describe(left(caller))
     with yard.client() as client:
         assert wait_for(lambda: client.read_flow_run(run.id).state_name == "Cancelled", 30)
-    below = [process for process in yard.service("worker-gpu") if "prefect.engine" in command_of(process)]
     assert wait_for(lambda: are_gone(below), 30)
 
 
@@ -207,17 +217,17 @@ def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard
     assert "crashed" in log
 
 
-def test_no_retries_means_none_for_a_lost_worker_too(yard, here, job, training):
+def test_no_retries_means_none_for_a_lost_worker_too(yard, here, job, training, left):
     caller = yard.start(job({"--nap": 600, "--seed": 6}), here, policies={"train": {"retries": 0}})
-    ranks = wait_for(training, 120)
-    assert ranks
+    assert wait_for(training, 120)
+    assert left(caller)
     (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]
     beat = flow.environ()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
     assert 3 * int(beat) <= int(LOST_AFTER_S), "a healthy run is heard several times before it would count as lost"
     os.kill(flow.pid, signal.SIGKILL)
+    assert wait_for(lambda: not left(caller), LIMIT_S), describe(left(caller))
     output, log = caller.communicate(timeout=200)
     assert json.loads(output.splitlines()[-1])["error"] == "WorkerLostError", log
-    assert wait_for(lambda: are_gone(ranks), 30)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 """A disk with no room: said before anything is transferred, and survived when it fills up meanwhile."""
 
-import os
-import subprocess
-
 import pytest
 
 from tests.integration.fault_server import made_up, run_fault_server
@@ -13,22 +10,6 @@ from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 
 MEBIBYTE = 1 << 20
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 40 MiB of its own."""
-    if os.geteuid():
-        pytest.skip("only root may mount a small disk")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(mount)], check=False, capture_output=True
-    )
-    if made.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 @pytest.fixture

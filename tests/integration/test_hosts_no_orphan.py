@@ -43,6 +43,7 @@ class Running:
     home: Path
     processes: list[psutil.Process]
     bridge: str
+    log: Path
 
     def one(self, *words):
         """The process whose command line has these words."""
@@ -130,7 +131,8 @@ def start(two_hosts, points, home, tmp_path):
 
         assert wait_for(lambda: under_way() or caller.poll() is not None, 150)
         assert caller.poll() is None, (tmp_path / "log").read_text()
-        running = Running(caller, home, everything(caller, two_hosts, home), two_hosts.bridge)
+        found = everything(caller, two_hosts, home)
+        running = Running(caller, home, found, two_hosts.bridge, tmp_path / "log")
         assert len([p for p in running.processes if "sleep" in command(p)]) == 4
         shown = [p for p in running.processes if any(SECRET in word for word in command(p))]
         assert shown == [caller_process(caller)], "values of the environment are in nobody's arguments but the test's"
@@ -175,6 +177,8 @@ def test_nothing_is_left_after_the_deadline(start, home):
     running = start(max_run_duration_seconds=75)
     assert wait_for(lambda: running.caller.poll() is not None, 120)
     assert wait_for(lambda: not alive({*running.processes, *marked(home)}), WITHIN_S)
+    assert "did not finish within 75 seconds" in running.log.read_text()
+    assert running.caller.returncode != 0
 
 
 def test_nothing_is_left_where_the_network_is_cut(start, home):

@@ -3,7 +3,9 @@
 import io
 import logging
 
+import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from trainyard.flows.brief_errors import shorten_errors
@@ -50,6 +52,17 @@ def test_an_error_of_ours_is_named_and_its_message_left_to_the_caller(terminal, 
     ]
     assert len(caplog.records) == 4, "other handlers have all of it"
     assert message in caplog.text
+
+
+def test_an_error_of_the_prefect_server_is_left_to_the_caller(terminal):
+    request = httpx.Request("POST", "http://127.0.0.1:9/api/flow_runs/1/set_state")
+    answer = httpx.Response(500, request=request, json={"exception_message": "Internal Server Error"})
+    refused = httpx.HTTPStatusError("500 Internal Server Error", request=request, response=answer)
+    try:
+        raise PrefectHTTPStatusError.from_httpx_error(refused)
+    except PrefectHTTPStatusError as error:
+        logging.getLogger("prefect.flow_runs").exception("Encountered exception during execution: %r", error)
+    assert terminal.getvalue() == ""
 
 
 def test_any_other_error_is_shown_as_prefect_does(terminal):

@@ -104,8 +104,8 @@ def _unknown(client: SyncPrefectClient, pool: str) -> str:
     )
 
 
-def cancel_active_runs() -> int:
-    """Have the workers end every run that they are at; how many there still are."""
+def cancel_active_runs() -> set[UUID]:
+    """Have the workers end every run that they are at; the ids of those that there still are."""
     active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=active))
@@ -113,4 +113,4 @@ def cancel_active_runs() -> int:
         for run in of_workers:
             if run.state_type != StateType.CANCELLING:
                 client.set_flow_run_state(run.id, Cancelling(message="trainyard down"))
-    return len(of_workers)
+    return {run.id for run in of_workers}

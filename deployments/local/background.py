@@ -45,17 +45,16 @@ class Background:
         scratch.replace(_record(folder, self.name))
 
     def forget(self, folder: Path) -> None:
-        """Remove its record."""
-        _record(folder, self.name).unlink(missing_ok=True)
+        """Remove its record, unless that is of another process by now."""
+        found = _read(folder, self.name)
+        if found is not None and (found.pid, found.started) == (self.pid, self.started):
+            _record(folder, self.name).unlink(missing_ok=True)
 
 
 def recorded(folder: Path, name: str) -> Background | None:
     """The process of a name, if it still runs."""
-    try:
-        found = Background(**json.loads(_record(folder, name).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if found.alive else None
+    found = _read(folder, name)
+    return found if found is not None and found.alive else None
 
 
 def all_recorded(folder: Path) -> list[Background]:
@@ -151,6 +150,13 @@ def _listen_to_signals() -> None:
     """A process started from a script's background (``&``) inherits that SIGINT is ignored, and would never stop."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
+
+
+def _read(folder: Path, name: str) -> Background | None:
+    try:
+        return Background(**json.loads(_record(folder, name).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _record(folder: Path, name: str) -> Path:

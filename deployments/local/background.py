@@ -24,7 +24,7 @@ class Background:
         name: What it is, for people and for its files.
         pid: Its process id.
         started: Its start time in clock ticks since boot: an id that is used again is another process.
-        address: Where it listens; empty where it does not.
+        address: Of the Prefect API that it is, or works for.
     """
 
     name: str
@@ -73,7 +73,7 @@ def start(
         argv: Program and arguments.
         env: Its whole environment.
         folder: Where its record and its log are kept.
-        address: Where it will listen.
+        address: Of the Prefect API that it will be, or works for.
         held: A descriptor that it keeps open for its lifetime: that of a lock.
     """
     folder.mkdir(parents=True, exist_ok=True)

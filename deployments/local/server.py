@@ -49,7 +49,7 @@ def own_address(home: Path) -> str | None:
 def running_server(home: Path) -> str | None:
     """Likewise, if it answers."""
     address = own_address(home)
-    return address if address and _is_healthy(address) else None
+    return address if address and is_healthy(address) else None
 
 
 def ensure_server(settings: Settings, say: Callable[[str], None]) -> tuple[str, bool]:
@@ -157,7 +157,7 @@ def _bound(port: int) -> int | None:
 
 def _wait_until_healthy(server: Background, folder: Path) -> None:
     until = time.monotonic() + START_TIMEOUT_S
-    while not (_is_healthy(server.address) and _listens(server)):
+    while not (is_healthy(server.address) and _listens(server)):
         if not server.alive or time.monotonic() > until:
             state = "does not answer" if server.alive else "ended at once"
             is_taken = not server.alive and _bound(_port(server)) is None
@@ -193,7 +193,8 @@ def _open_files(pid: int) -> set[str]:
     return found
 
 
-def _is_healthy(address: str) -> bool:
+def is_healthy(address: str) -> bool:
+    """Whether a Prefect server answers there."""
     try:
         return httpx.get(f"{address}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).status_code == 200
     except httpx.HTTPError:

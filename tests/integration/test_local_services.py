@@ -17,8 +17,11 @@ from prefect.states import Cancelled, Running
 
 from trainyard.deployments.local import down
 from trainyard.deployments.local.background import recorded, start, stop
+from trainyard.deployments.local.connection import Connection
 from trainyard.deployments.local.down import bring_down
 from trainyard.deployments.local.server import one_at_a_time, services_folder
+from trainyard.deployments.local.workers import ensure_workers, worker_name
+from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 from trainyard.tasks.settings import Settings
 
 NOBODY = "http://127.0.0.1:9/api"
@@ -63,11 +66,19 @@ def idle():
 
 
 @pytest.fixture
-def run_of_a_worker(prefect_server):
-    """Makes flow runs as a worker has them: of a work pool, and running."""
-    pool = f"pool-{uuid4().hex}"
+def pool(prefect_server):
+    """A work pool of the test's own."""
+    name = f"pool-{uuid4().hex}"
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+        yield name
+        client.delete_work_pool(name)
+
+
+@pytest.fixture
+def run_of_a_worker(pool):
+    """Makes flow runs as a worker has them: of a work pool, and running."""
+    with get_client(sync_client=True) as client:
         deployment = client.create_deployment(client.create_flow(idle), name=pool, work_pool_name=pool)
 
         def make():
@@ -76,7 +87,6 @@ def run_of_a_worker(prefect_server):
             return run.id
 
         yield make
-        client.delete_work_pool(pool)
 
 
 def end_when_asked(address, run):
@@ -98,8 +108,8 @@ def test_down_cancels_the_runs_of_its_own_server_where_another_is_configured(
     begin(folder, "worker-cpu")
     obedient, stubborn = run_of_a_worker(), run_of_a_worker()
     said = []
-    with ThreadPoolExecutor() as pool, temporary_settings({PREFECT_API_URL: NOBODY}):
-        asked = pool.submit(end_when_asked, prefect_server, obedient)
+    with ThreadPoolExecutor() as threads, temporary_settings({PREFECT_API_URL: NOBODY}):
+        asked = threads.submit(end_when_asked, prefect_server, obedient)
         assert bring_down(Settings(), said.append) == 2
         asked.result()
     with get_client(sync_client=True) as client:
@@ -113,9 +123,9 @@ def test_down_leaves_the_record_of_a_server_that_was_started_meanwhile(folder, h
     """One that starts a server finds that the old one has ended, before down has removed its record."""
     first = begin(folder, "server", address=NOBODY)
     said = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as threads:
         with one_at_a_time(folder, "starting"):
-            downing = pool.submit(bring_down, Settings(), said.append)
+            downing = threads.submit(bring_down, Settings(), said.append)
             assert wait_for_lock(folder / "starting.lock")
             assert first.alive, "who starts a server waits for this one; it may not be ended meanwhile"
             stop(first, 1)
@@ -125,7 +135,7 @@ def test_down_leaves_the_record_of_a_server_that_was_started_meanwhile(folder, h
 
 
 def wait_for_lock(path, seconds=30):
-    """Until another thread of this process waits for a lock (flock: a line of /proc/locks that begins with an arrow)."""
+    """Until somebody waits for a lock: then /proc/locks has a line with an arrow (proc_locks(5))."""
     until = time.monotonic() + seconds
     inode = path.stat().st_ino
     while time.monotonic() < until:
@@ -145,3 +155,38 @@ def test_a_process_forgets_no_record_but_its_own(folder):
     second.forget(folder)
     assert not list(folder.glob("*.json"))
     stop(second, 1)
+
+
+def test_a_worker_of_a_server_that_lives_stays_and_is_named(folder, prefect_server, home, pool):
+    with web_server() as other:
+        worker = begin(folder, f"worker-{pool}", address=other.replace("//", "//me:secret@"))
+        with pytest.raises(InvalidInputError, match=other.partition("//")[2]) as refused:
+            ensure_workers([pool], Connection(prefect_server, is_local=True), home)
+    assert "'trainyard down'" in str(refused.value) and "secret" not in str(refused.value)
+    assert worker.alive
+
+
+def test_a_worker_of_a_server_elsewhere_that_does_not_answer_stays_too(folder, prefect_server, home, pool):
+    """It comes back, and the run that the worker is at goes on."""
+    worker = begin(folder, f"worker-{pool}", address="http://192.0.2.1:4200/api")
+    with pytest.raises(InvalidInputError, match=r"192\.0\.2\.1"):
+        ensure_workers([pool], Connection(prefect_server, is_local=True), home)
+    assert worker.alive
+
+
+def test_a_worker_is_the_one_that_runs_and_works_for_this_server(folder, prefect_server, home, pool, monkeypatch):
+    """Not one of an earlier server; and not the memory of one that was killed, whom the server calls online."""
+    here = Connection(prefect_server, is_local=True)
+    left_over = begin(folder, f"worker-{pool}", address=NOBODY)
+    [worker] = ensure_workers([pool], here, home)
+    assert not left_over.alive and worker.pid != left_over.pid
+    same_place = Connection(f"{prefect_server.replace('127.0.0.1', 'localhost')}/", is_local=True)
+    assert ensure_workers([pool], same_place, home) == [worker]
+
+    stop(worker, 0)
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "many")  # a worker with this setting ends at once
+    with get_client(sync_client=True) as client:
+        [known] = client.read_workers_for_work_pool(pool)
+        assert (known.name, known.status.value) == (worker_name(pool), "ONLINE")
+    with pytest.raises(PrefectUnavailableError, match="ended at once"):
+        ensure_workers([pool], Connection(prefect_server, is_local=False), home)

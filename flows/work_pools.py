@@ -22,7 +22,7 @@ from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 
 TRAIN_FLOW = "train"
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
+UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, PrefectException, RuntimeError)
 
 
 def pool_problems(pool: str | None) -> list[str]:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,7 +64,13 @@ def all_recorded(folder: Path) -> list[Background]:
 
 
 def start(
-    name: str, argv: Sequence[str], *, env: Mapping[str, str], folder: Path, address: str = "", held: int | None = None
+    name: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    folder: Path,
+    address: str = "",
+    held: Collection[int] = (),
 ) -> Background:
     """Start a process that stays when this one ends, its output in ``<folder>/<name>.log``.
 
@@ -74,7 +80,7 @@ def start(
         env: Its whole environment.
         folder: Where its record and its log are kept.
         address: Of the Prefect API that it will be, or works for.
-        held: A descriptor that it keeps open for its lifetime: that of a lock.
+        held: Descriptors that it gets, and may keep open for its lifetime.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with log_path(folder, name).open("ab") as log:
@@ -87,7 +93,7 @@ def start(
             stderr=log,
             start_new_session=True,
             preexec_fn=_listen_to_signals,
-            pass_fds=() if held is None else (held,),
+            pass_fds=held,
         )
     background = Background(name, process.pid, start_time(process.pid) or "", address)
     background.save(folder)

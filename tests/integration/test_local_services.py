@@ -3,11 +3,14 @@
 import contextlib
 import http.server
 import os
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -19,7 +22,14 @@ from trainyard.deployments.local import down
 from trainyard.deployments.local.background import recorded, start, stop
 from trainyard.deployments.local.connection import Connection
 from trainyard.deployments.local.down import bring_down
-from trainyard.deployments.local.server import one_at_a_time, services_folder
+from trainyard.deployments.local.server import (
+    START_TIMEOUT_S,
+    _database_lock,
+    _listener,
+    _start,
+    one_at_a_time,
+    services_folder,
+)
 from trainyard.deployments.local.workers import ensure_workers, worker_name
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 from trainyard.tasks.settings import Settings
@@ -190,3 +200,31 @@ def test_a_worker_is_the_one_that_runs_and_works_for_this_server(folder, prefect
         assert (known.name, known.status.value) == (worker_name(pool), "ONLINE")
     with pytest.raises(PrefectUnavailableError, match="ended at once"):
         ensure_workers([pool], Connection(prefect_server, is_local=False), home)
+
+
+def test_a_port_is_had_from_the_moment_that_it_was_found_free():
+    """Two sockets may be bound to one port until one listens; and who has ended gives it back."""
+    with _listener(0) as first:
+        port = first.getsockname()[1]
+        with _listener(port) as second:
+            assert second.getsockname()[1] != port
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+    with _listener(port) as again:
+        assert again.getsockname()[1] == port
+
+
+def test_the_server_answers_on_the_socket_that_it_was_given(home):
+    """Who asks while it starts waits, and gets its answer."""
+    server = _start(home, wanted_port=0)
+    try:
+        with pytest.raises(PrefectUnavailableError, match="Another Prefect server"):
+            _start(home, wanted_port=0)
+        assert httpx.get(f"{server.address}/health", timeout=START_TIMEOUT_S, trust_env=False).json() is True
+        assert recorded(services_folder(home), "server") == server
+    finally:
+        stop(server, 30)
+    assert not server.alive
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", urlsplit(server.address).port)) != 0
+    os.close(_database_lock(home / "prefect"))

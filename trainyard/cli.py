@@ -154,7 +154,7 @@ def down() -> None:
     from trainyard.tasks.settings import Settings
 
     if not bring_down(Settings(), typer.echo):
-        typer.echo("Nothing of Trainyard runs in the background.")
+        typer.echo("Nothing of Trainyard runs in the background on this machine.")
 
 
 @app.command()

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainyard.tasks.runtime.supervisor import descendants
@@ -25,30 +26,37 @@ class Background:
         pid: Its process id.
         started: Its start time in clock ticks since boot: an id that is used again is another process.
         address: Of the Prefect API that it is, or works for.
+        host: The machine that it runs on: several may share a home.
     """
 
     name: str
     pid: int
     started: str
     address: str = ""
+    host: str = field(default_factory=socket.gethostname)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
-        return start_time(self.pid) == self.started
+        """Whether it still runs, on this machine."""
+        return self.is_here and start_time(self.pid) == self.started
 
     def save(self, folder: Path) -> None:
         """Record it, in one step."""
         folder.mkdir(parents=True, exist_ok=True)
         scratch = folder / f".{self.name}.{os.getpid()}"
         scratch.write_text(json.dumps(asdict(self)))
-        scratch.replace(_record(folder, self.name))
+        scratch.replace(record_path(folder, self.name))
 
     def forget(self, folder: Path) -> None:
         """Remove its record, unless that is of another process by now."""
         found = _read(folder, self.name)
-        if found is not None and (found.pid, found.started) == (self.pid, self.started):
-            _record(folder, self.name).unlink(missing_ok=True)
+        if found is not None and (found.host, found.pid, found.started) == (self.host, self.pid, self.started):
+            record_path(folder, self.name).unlink(missing_ok=True)
 
 
 def recorded(folder: Path, name: str) -> Background | None:
@@ -59,8 +67,23 @@ def recorded(folder: Path, name: str) -> Background | None:
 
 def all_recorded(folder: Path) -> list[Background]:
     """Every recorded process that still runs."""
-    names = [path.stem for path in sorted(folder.glob("*.json"))]
-    return [found for name in names if (found := recorded(folder, name))]
+    return [found for name in _names(folder) if (found := recorded(folder, name))]
+
+
+def recorded_elsewhere(folder: Path, name: str) -> Background | None:
+    """The process of a name on another machine that shares the folder; nobody here can tell whether it still runs."""
+    found = _read(folder, name)
+    return found if found is not None and not found.is_here else None
+
+
+def all_recorded_elsewhere(folder: Path) -> list[Background]:
+    """Every process that another machine has recorded."""
+    return [found for name in _names(folder) if (found := recorded_elsewhere(folder, name))]
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where a process is recorded."""
+    return folder / f"{name}.json"
 
 
 def start(
@@ -160,13 +183,13 @@ def _listen_to_signals() -> None:
 
 def _read(folder: Path, name: str) -> Background | None:
     try:
-        return Background(**json.loads(_record(folder, name).read_text()))
+        return Background(**json.loads(record_path(folder, name).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _record(folder: Path, name: str) -> Path:
-    return folder / f"{name}.json"
+def _names(folder: Path) -> list[str]:
+    return [path.stem for path in sorted(folder.glob("*.json"))]
 
 
 PYTHON = (sys.executable, "-m")

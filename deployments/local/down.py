@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from trainyard.deployments.local.background import Background, all_recorded, stop
+from trainyard.deployments.local.background import Background, all_recorded, all_recorded_elsewhere, stop
 from trainyard.deployments.local.server import SERVER, one_at_a_time, running_server, services_folder
 from trainyard.tasks.errors import PrefectUnavailableError
 from trainyard.tasks.settings import Settings
@@ -36,6 +36,8 @@ def bring_down(settings: Settings, say: Callable[[str], None]) -> int:
     for server in servers:
         with one_at_a_time(folder, "starting"):  # who wants a server meanwhile waits, finds none, and starts another
             end(server)
+    for other in all_recorded_elsewhere(folder):
+        say(f"{other.name} on {other.host}: left alone; 'trainyard down' there ends it")
     return len(processes)
 
 

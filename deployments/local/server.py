@@ -24,6 +24,7 @@ START_TIMEOUT_S = 180.0
 HEALTH_TIMEOUT_S = 5.0
 LOCK_WAIT_S = 5.0
 """A process that was ended counts as gone when its first thread is; its locks go with the last one, a little later."""
+_HOST_BYTES = 255
 _BACKLOG = 2048
 """As many callers as uvicorn lets wait, too; for they come while the server still starts."""
 
@@ -113,12 +114,16 @@ def _database_lock(prefect_home: Path) -> int:
     until = time.monotonic() + LOCK_WAIT_S
     while not _locked(descriptor):
         if time.monotonic() > until:
+            host = os.read(descriptor, _HOST_BYTES).decode(errors="replace") or "an unknown machine"
             os.close(descriptor)
             raise PrefectUnavailableError(
-                f"Another Prefect server works on {prefect_home}, and nothing is recorded of it: end it, set "
-                "PREFECT_API_URL to its address, or choose another TRAINYARD_HOME."
+                f"Another Prefect server works on {prefect_home}; it was started on {host}, and no process of it is "
+                "recorded here. End it (on its machine, 'trainyard down'), set PREFECT_API_URL to its address, or set "
+                "TRAINYARD_HOME to another folder, which no other machine shares."
             )
         time.sleep(0.1)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, socket.gethostname().encode()[:_HOST_BYTES])
     return descriptor
 
 

@@ -12,7 +12,17 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import Worker, WorkerStatus
 from prefect.exceptions import ObjectNotFound
 
-from trainyard.deployments.local.background import PYTHON, Background, last_lines, log_path, recorded, start, stop
+from trainyard.deployments.local.background import (
+    PYTHON,
+    Background,
+    last_lines,
+    log_path,
+    record_path,
+    recorded,
+    recorded_elsewhere,
+    start,
+    stop,
+)
 from trainyard.deployments.local.connection import LOCALHOST, Connection, is_same_server
 from trainyard.deployments.local.server import is_healthy, prefect_folder, server_environment, services_folder
 from trainyard.tasks.credentials import redacted_url
@@ -45,8 +55,10 @@ def _running(pool: str, connection: Connection, folder: Path) -> Background | No
     """Our worker of a pool; one of an earlier server of this machine, which is gone, is ended.
 
     Raises:
-        InvalidInputError: It works for another server, and may be at a run of that one.
+        InvalidInputError: It works for another server, and may be at a run of that one; or one of another machine that
+            shares the home is recorded.
     """
+    _refuse_to_forget(recorded_elsewhere(folder, _name(pool)), connection, folder)
     worker = recorded(folder, _name(pool))
     if worker is None or is_same_server(worker.address, connection.address):
         return worker
@@ -59,6 +71,16 @@ def _running(pool: str, connection: Connection, folder: Path) -> Background | No
     stop(worker, STOP_S)
     worker.forget(folder)
     return None
+
+
+def _refuse_to_forget(other: Background | None, connection: Connection, folder: Path) -> None:
+    """A record of another machine would be overwritten, and nobody could end its worker there by ``trainyard down``."""
+    if other is None or (connection.is_local and urlsplit(other.address).hostname == LOCALHOST):
+        return  # that one's server was on this database, which is ours now: it is gone, and its machine perhaps
+    raise InvalidInputError(
+        f"{record_path(folder, other.name)} is the record of a worker on the machine {other.host}. Set TRAINYARD_HOME "
+        "to a folder that no other machine shares, or run 'trainyard down' there; if it is gone, remove the file."
+    )
 
 
 def worker_name(pool: str) -> str:

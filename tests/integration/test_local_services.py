@@ -1,6 +1,7 @@
 """What ``trainyard up`` and ``trainyard down`` do with processes, records and a server's runs; processes are real."""
 
 import contextlib
+import fcntl
 import http.server
 import os
 import socket
@@ -19,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Running
 
 from trainyard.deployments.local import down
-from trainyard.deployments.local.background import recorded, start, stop
+from trainyard.deployments.local.background import Background, recorded, start, stop
 from trainyard.deployments.local.connection import Connection
 from trainyard.deployments.local.down import bring_down
 from trainyard.deployments.local.server import (
@@ -32,6 +33,7 @@ from trainyard.deployments.local.server import (
 )
 from trainyard.deployments.local.workers import ensure_workers, worker_name
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
+from trainyard.tasks.runtime.watchdog import start_time
 from trainyard.tasks.settings import Settings
 
 NOBODY = "http://127.0.0.1:9/api"
@@ -228,3 +230,46 @@ def test_the_server_answers_on_the_socket_that_it_was_given(home):
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", urlsplit(server.address).port)) != 0
     os.close(_database_lock(home / "prefect"))
+
+
+def recorded_by(host, folder, name, address):
+    """As another machine that shares the home would have it; the id is one that lives here, too."""
+    Background(name, os.getpid(), start_time(os.getpid()), address, host=host).save(folder)
+    return folder / f"{name}.json"
+
+
+def test_what_another_machine_recorded_in_a_shared_home_is_left_alone(folder):
+    record = recorded_by("elsewhere", folder, "server", NOBODY)
+    said = []
+    assert recorded(folder, "server") is None
+    assert bring_down(Settings(), said.append) == 0
+    assert record.exists()
+    assert said == ["server on elsewhere: left alone; 'trainyard down' there ends it"]
+
+
+def test_a_server_at_work_on_another_machine_is_named_with_it(home):
+    (home / "prefect").mkdir(parents=True)
+    os.close(_database_lock(home / "prefect"))
+    lock = home / "prefect" / "server.lock"
+    assert lock.read_text() == socket.gethostname()
+    lock.write_text("elsewhere")
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(PrefectUnavailableError, match="started on elsewhere"):
+            _database_lock(home / "prefect")
+    os.close(_database_lock(home / "prefect"))
+    assert lock.read_text() == socket.gethostname()
+
+
+def test_the_record_of_another_machines_worker_is_not_overwritten(folder, prefect_server, home, pool):
+    record = recorded_by("elsewhere", folder, f"worker-{pool}", prefect_server)
+    with pytest.raises(InvalidInputError, match="on the machine elsewhere"):
+        ensure_workers([pool], Connection(prefect_server, is_local=False), home)
+    assert "elsewhere" in record.read_text()
+
+
+def test_a_record_of_a_machine_that_is_gone_does_not_keep_workers_from_starting(folder, prefect_server, home, pool):
+    """A container of another name had this home before: it worked for the own server of then, which is gone."""
+    recorded_by("elsewhere", folder, f"worker-{pool}", NOBODY)
+    [worker] = ensure_workers([pool], Connection(prefect_server, is_local=True), home)
+    assert recorded(folder, f"worker-{pool}") == worker

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Running
 
 from trainyard.deployments.local import down
-from trainyard.deployments.local.background import Background, recorded, start, stop
+from trainyard.deployments.local.background import recorded, start, stop
 from trainyard.deployments.local.connection import Connection
 from trainyard.deployments.local.down import bring_down
 from trainyard.deployments.local.server import (
@@ -33,25 +34,28 @@ from trainyard.deployments.local.server import (
 )
 from trainyard.deployments.local.workers import ensure_workers, worker_name
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
-from trainyard.tasks.runtime.watchdog import start_time
 from trainyard.tasks.settings import Settings
 
 NOBODY = "http://127.0.0.1:9/api"
 SLEEP = ["sleep", "600"]
+BEGUN = []
 
 
 @pytest.fixture
 def folder(home):
-    """Of the records; what is still recorded at the end is ended."""
+    """Of the records; what was begun, or is still recorded, is ended at the end."""
     folder = services_folder(home)
     yield folder
+    while BEGUN:
+        stop(BEGUN.pop(), 1)
     for path in folder.glob("*.json"):
         if (process := recorded(folder, path.stem)) is not None:
             stop(process, 1)
 
 
 def begin(folder, name, argv=SLEEP, **options):
-    return start(name, argv, env=os.environ, folder=folder, **options)
+    BEGUN.append(start(name, argv, env=os.environ, folder=folder, **options))
+    return BEGUN[-1]
 
 
 @contextlib.contextmanager
@@ -233,8 +237,8 @@ def test_the_server_answers_on_the_socket_that_it_was_given(home):
 
 
 def recorded_by(host, folder, name, address):
-    """As another machine that shares the home would have it; the id is one that lives here, too."""
-    Background(name, os.getpid(), start_time(os.getpid()), address, host=host).save(folder)
+    """As another machine that shares the home would have it; the id is that of a process that lives here, too."""
+    replace(begin(folder, name, address=address), host=host).save(folder)
     return folder / f"{name}.json"
 
 

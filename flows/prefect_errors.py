@@ -21,6 +21,10 @@ def prefect_errors() -> Iterator[None]:
     """
     try:
         yield
+    except httpx.InvalidURL as error:
+        raise PrefectUnavailableError(
+            f"PREFECT_API_URL, or the active Prefect profile, names no address ({error}): correct it, or unset it."
+        ) from error
     except (httpx.HTTPError, ObjectNotFound, ObjectAlreadyExists) as error:
         raise PrefectUnavailableError(_explain(error)) from error
     except RuntimeError as error:
@@ -29,8 +33,8 @@ def prefect_errors() -> Iterator[None]:
         if not any(words in str(error) for words in NO_SERVER):
             raise
         raise PrefectUnavailableError(
-            f"The Prefect server does not answer ({error}). Start it with 'trainyard up' or 'prefect server start', "
-            "correct PREFECT_API_URL, or unset it."
+            f"The Prefect server does not answer ({error}). Start that server, correct PREFECT_API_URL (or the active "
+            "Prefect profile), or unset it and run 'trainyard up' for one on this machine."
         ) from error
 
 

@@ -26,7 +26,7 @@ TAG = "trainyard"
 """Tag of the deployments of our flows."""
 
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-UNREACHABLE = (httpx.HTTPError, PrefectException, RuntimeError)
+UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, PrefectException, RuntimeError)
 
 
 def pool_problems(pool: str | None) -> list[str]:
@@ -109,8 +109,8 @@ def _unknown(client: SyncPrefectClient, pool: str) -> str:
     )
 
 
-def cancel_active_runs() -> int:
-    """Have the workers end every run that they are at; how many there still are."""
+def cancel_active_runs() -> set[UUID]:
+    """Have the workers end every run that they are at; the ids of those that there still are."""
     active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=active))
@@ -118,4 +118,4 @@ def cancel_active_runs() -> int:
         for run in of_workers:
             if run.state_type != StateType.CANCELLING:
                 client.set_flow_run_state(run.id, Cancelling(message="trainyard down"))
-    return len(of_workers)
+    return {run.id for run in of_workers}

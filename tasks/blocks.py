@@ -83,7 +83,7 @@ def _load(name: str) -> DatastoreBlock:
             f"There is no Prefect block {name!r} of type 'Trainyard Datastore': create it in the UI "
             "or with DatastoreBlock(url=...).save(name)."
         ) from error
-    except (httpx.HTTPError, RuntimeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
         raise StorageUnavailableError(
             f"The Prefect server that holds the datastore block {name!r} did not answer "
             f"({type(error).__name__}): check PREFECT_API_URL."
@@ -119,7 +119,7 @@ def load_hosts(name: str) -> Hosts:
             f"There is no Prefect block {name!r} of type 'Trainyard Hosts': create it in the UI "
             "or with HostsBlock(target=Hosts(...)).save(name) from trainyard.tasks.blocks."
         ) from error
-    except (httpx.HTTPError, RuntimeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
         raise PrefectUnavailableError(
             f"The Prefect server that holds the hosts block {name!r} did not answer "
             f"({type(error).__name__}): check PREFECT_API_URL."

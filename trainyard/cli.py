@@ -1,5 +1,6 @@
 """The console script ``trainyard``."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trainyard import __version__
-from trainyard.tasks.errors import InvalidInputError, PipelineError
+from trainyard.tasks.errors import DiskFullError, InvalidInputError, PermanentError, PipelineError
 from trainyard.tasks.specs.policy import STAGE_NAMES, StageName
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 BAD_INPUT, FAILED = 2, 1
+_OF_THIS_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+_OF_THIS_MACHINE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def _print_version(wanted: bool) -> None:
@@ -151,7 +154,7 @@ def down() -> None:
     from trainyard.tasks.settings import Settings
 
     if not bring_down(Settings(), typer.echo):
-        typer.echo("Nothing of Trainyard runs in the background.")
+        typer.echo("Nothing of Trainyard runs in the background on this machine.")
 
 
 @app.command()
@@ -379,3 +382,18 @@ def main() -> None:
         app()
     except PipelineError as error:  # also what a command did not expect, such as a setting that cannot be
         _end(error)
+    except OSError as error:
+        if error.errno not in _OF_THIS_MACHINE:
+            raise
+        _end(_explain(error))
+
+
+def _explain(error: OSError) -> PipelineError:
+    """What is wrong with this machine's files, and what to do."""
+    what = f"{error.filename or 'A file of this machine'}: {error.strerror}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(f"{what} Make room there ('trainyard gc'), or set TRAINYARD_HOME to a folder with room.")
+    return PermanentError(
+        f"{what} Correct the path or its permissions; what Trainyard itself keeps on this machine is below "
+        "TRAINYARD_HOME: set that to a folder that you may write."
+    )

@@ -14,6 +14,7 @@ from trainyard.deployments.deploy.plan import Change, apply, plan
 from trainyard.deployments.deploy.wanted import Options, source_version, wanted_resources
 from trainyard.deployments.local.connection import find_server
 from trainyard.flows.prefect_errors import prefect_errors
+from trainyard.tasks.credentials import redacted_url
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 from trainyard.tasks.settings import Settings
 
@@ -82,8 +83,8 @@ def deploy(
         if old and not removed:
             console.print("They stay; 'trainyard deploy --prune' removes them.")
     count = len(changes) + len(removed)
-    done = f"The deployments on {client.api_url} are up to date{f'; {count} things changed' if count else ''}."
-    console.print(Text(done))
+    place, changed = redacted_url(str(client.api_url)), f"; {count} things changed" if count else ""
+    console.print(Text(f"The deployments on {place} are up to date{changed}."))
     return True
 
 

@@ -6,11 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainyard.tasks.runtime.supervisor import descendants
+from trainyard.tasks.runtime.watchdog import start_time
+
 PROBES = "trainyard.deployments.doctor.probes"
 TIMEOUT_S = 120.0
+END_S = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,8 @@ def ask(probe: str, timeout_s: float = TIMEOUT_S) -> Answer:
 def run_probe(argv: Sequence[str], timeout_s: float, env: Mapping[str, str] = os.environ) -> Answer:
     """Run a program whose last line of output is a JSON object.
 
-    Where it does not end in time it gets SIGTERM, on which ``mpirun`` ends its ranks too, and then SIGKILL.
+    Where it does not end in time it gets SIGTERM, on which ``mpirun`` ends its ranks too; then all that is left of it
+    gets SIGKILL.
     """
     with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -53,12 +60,16 @@ def run_probe(argv: Sequence[str], timeout_s: float, env: Mapping[str, str] = os
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
+    """End a program and all that it started; what ``mpirun`` leaves behind may hold the pipes, so they are not read."""
+    family = {pid: start_time(pid) for pid in (process.pid, *descendants(process.pid))}
     process.terminate()
-    try:
-        process.communicate(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=END_S)
+    family.update({pid: start_time(pid) for pid in descendants(process.pid)})
+    for pid, started in family.items():
+        if started is not None and start_time(pid) == started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _describe_end(exit_code: int, errors: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from trainyard.deployments.doctor.check import Check
 from trainyard.deployments.doctor.probing import Answer
-from trainyard.tasks.credentials import redacted_url
+from trainyard.tasks.credentials import redacted, redacted_url
 from trainyard.tasks.errors import (
     PipelineError,
     StorageAccessError,
@@ -34,8 +34,8 @@ def check_prefect(prefect: Answer) -> Check:
         return Check("Prefect", "ok", f"{version}; no PREFECT_API_URL: this machine's own server will be used")
     if problem:
         remedy = "start the server (prefect server start), correct PREFECT_API_URL, or unset it for an embedded server"
-        return Check("Prefect", "fail", f"{version}; {url} does not answer: {problem}", remedy)
-    return Check("Prefect", "ok", f"{version}; {url} answers")
+        return Check("Prefect", "fail", f"{version}; {redacted_url(url)} does not answer: {redacted(problem)}", remedy)
+    return Check("Prefect", "ok", f"{version}; {redacted_url(url)} answers")
 
 
 def check_prefect_server(server: Answer) -> Check:

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainyard.tasks.runtime.supervisor import descendants
@@ -24,48 +25,75 @@ class Background:
         name: What it is, for people and for its files.
         pid: Its process id.
         started: Its start time in clock ticks since boot: an id that is used again is another process.
-        address: Where it listens; empty where it does not.
+        address: Of the Prefect API that it is, or works for.
+        host: The machine that it runs on: several may share a home.
     """
 
     name: str
     pid: int
     started: str
     address: str = ""
+    host: str = field(default_factory=socket.gethostname)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
-        return start_time(self.pid) == self.started
+        """Whether it still runs, on this machine."""
+        return self.is_here and start_time(self.pid) == self.started
 
     def save(self, folder: Path) -> None:
         """Record it, in one step."""
         folder.mkdir(parents=True, exist_ok=True)
         scratch = folder / f".{self.name}.{os.getpid()}"
         scratch.write_text(json.dumps(asdict(self)))
-        scratch.replace(_record(folder, self.name))
+        scratch.replace(record_path(folder, self.name))
 
     def forget(self, folder: Path) -> None:
-        """Remove its record."""
-        _record(folder, self.name).unlink(missing_ok=True)
+        """Remove its record, unless that is of another process by now."""
+        found = _read(folder, self.name)
+        if found is not None and (found.host, found.pid, found.started) == (self.host, self.pid, self.started):
+            record_path(folder, self.name).unlink(missing_ok=True)
 
 
 def recorded(folder: Path, name: str) -> Background | None:
     """The process of a name, if it still runs."""
-    try:
-        found = Background(**json.loads(_record(folder, name).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if found.alive else None
+    found = _read(folder, name)
+    return found if found is not None and found.alive else None
 
 
 def all_recorded(folder: Path) -> list[Background]:
     """Every recorded process that still runs."""
-    names = [path.stem for path in sorted(folder.glob("*.json"))]
-    return [found for name in names if (found := recorded(folder, name))]
+    return [found for name in _names(folder) if (found := recorded(folder, name))]
+
+
+def recorded_elsewhere(folder: Path, name: str) -> Background | None:
+    """The process of a name on another machine that shares the folder; nobody here can tell whether it still runs."""
+    found = _read(folder, name)
+    return found if found is not None and not found.is_here else None
+
+
+def all_recorded_elsewhere(folder: Path) -> list[Background]:
+    """Every process that another machine has recorded."""
+    return [found for name in _names(folder) if (found := recorded_elsewhere(folder, name))]
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where a process is recorded."""
+    return folder / f"{name}.json"
 
 
 def start(
-    name: str, argv: Sequence[str], *, env: Mapping[str, str], folder: Path, address: str = "", held: int | None = None
+    name: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    folder: Path,
+    address: str = "",
+    held: Collection[int] = (),
 ) -> Background:
     """Start a process that stays when this one ends, its output in ``<folder>/<name>.log``.
 
@@ -74,8 +102,8 @@ def start(
         argv: Program and arguments.
         env: Its whole environment.
         folder: Where its record and its log are kept.
-        address: Where it will listen.
-        held: A descriptor that it keeps open for its lifetime: that of a lock.
+        address: Of the Prefect API that it will be, or works for.
+        held: Descriptors that it gets, and may keep open for its lifetime.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with log_path(folder, name).open("ab") as log:
@@ -88,7 +116,7 @@ def start(
             stderr=log,
             start_new_session=True,
             preexec_fn=_listen_to_signals,
-            pass_fds=() if held is None else (held,),
+            pass_fds=held,
         )
     background = Background(name, process.pid, start_time(process.pid) or "", address)
     background.save(folder)
@@ -153,8 +181,15 @@ def _listen_to_signals() -> None:
         signal.signal(signum, signal.SIG_DFL)
 
 
-def _record(folder: Path, name: str) -> Path:
-    return folder / f"{name}.json"
+def _read(folder: Path, name: str) -> Background | None:
+    try:
+        return Background(**json.loads(record_path(folder, name).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.stem for path in sorted(folder.glob("*.json"))]
 
 
 PYTHON = (sys.executable, "-m")

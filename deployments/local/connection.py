@@ -3,9 +3,14 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from trainyard.deployments.local.server import ensure_server, own_address, running_server
+from trainyard.tasks.credentials import redacted_url
 from trainyard.tasks.settings import Settings
+
+LOCALHOST = "127.0.0.1"
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +18,7 @@ class Connection:
     """A Prefect API that this process uses from now on.
 
     Args:
-        address: Of the API.
+        address: Of the API; may hold a password, so it is never shown.
         is_local: Whether it is this machine's own background server.
         was_started: Whether it was started just now.
     """
@@ -23,9 +28,14 @@ class Connection:
     was_started: bool = False
 
     @property
+    def shown(self) -> str:
+        """The address, for people: without a password."""
+        return redacted_url(self.address)
+
+    @property
     def ui_address(self) -> str:
-        """Of the pages for people."""
-        return self.address.removesuffix("/api")
+        """Of the pages for people, likewise."""
+        return self.shown.rstrip("/").removesuffix("/api")
 
 
 def configured_api() -> str | None:
@@ -36,11 +46,25 @@ def configured_api() -> str | None:
     return address
 
 
+def is_same_server(one: str, other: str | None) -> bool:
+    """Whether two addresses, differently written perhaps, are those of one server."""
+    return other is not None and _place(one) == _place(other)
+
+
+def _place(address: str) -> tuple[str, int | None, str]:
+    try:
+        parts = urlsplit(address.strip())
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    except ValueError:  # no address at all: of no server that we know
+        return address, None, ""
+    return LOCALHOST if host == "localhost" else host, port, parts.path.rstrip("/")
+
+
 def find_server(settings: Settings) -> Connection | None:
     """Use the configured API, or this machine's own server where it runs; starts nothing."""
     configured = configured_api()
     if configured:
-        return Connection(configured, is_local=configured == own_address(settings.home))
+        return Connection(configured, is_local=is_same_server(configured, own_address(settings.home)))
     address = running_server(settings.home)
     return _use(Connection(address, is_local=True)) if address else None
 
@@ -57,7 +81,7 @@ def connect(settings: Settings, say: Callable[[str], None]) -> Connection:
     """
     configured = configured_api()
     if configured:
-        return Connection(configured, is_local=configured == own_address(settings.home))
+        return Connection(configured, is_local=is_same_server(configured, own_address(settings.home)))
     address, was_started = ensure_server(settings, say)
     return _use(Connection(address, is_local=True, was_started=was_started))
 

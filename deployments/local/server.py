@@ -1,7 +1,8 @@
 """One Prefect server on this machine, with a data directory of its own below the Trainyard home.
 
-The lock on the data directory is handed to the server, which holds it until its last moment, however it ends: there
-are never two servers on one database.
+Two things are had before the server is started, and handed to it. The lock on the data directory, which it holds until
+its last moment, however it ends: there are never two servers on one database. And the socket that it will answer on,
+which listens from the beginning: of two servers that want one port at the same moment, each has one of its own.
 """
 
 import fcntl
@@ -9,9 +10,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,12 +22,11 @@ from trainyard.tasks.settings import Settings
 SERVER = "server"
 START_TIMEOUT_S = 180.0
 HEALTH_TIMEOUT_S = 5.0
-_LISTEN = "0A"
-"""The state of a listening socket in ``/proc/net/tcp`` (proc(5); include/net/tcp_states.h)."""
-
-
-class _PortTakenError(PrefectUnavailableError):
-    """A server that was started ended, for another has its port."""
+LOCK_WAIT_S = 5.0
+"""A process that was ended counts as gone when its first thread is; its locks go with the last one, a little later."""
+_HOST_BYTES = 255
+_BACKLOG = 2048
+"""As many callers as uvicorn lets wait, too; for they come while the server still starts."""
 
 
 def services_folder(home: Path) -> Path:
@@ -49,7 +48,7 @@ def own_address(home: Path) -> str | None:
 def running_server(home: Path) -> str | None:
     """Likewise, if it answers."""
     address = own_address(home)
-    return address if address and _is_healthy(address) else None
+    return address if address and is_healthy(address) else None
 
 
 def ensure_server(settings: Settings, say: Callable[[str], None]) -> tuple[str, bool]:
@@ -75,25 +74,21 @@ def ensure_server(settings: Settings, say: Callable[[str], None]) -> tuple[str, 
         if server is None:
             say("Starting a Prefect server in the background; that takes some 20 seconds.")
             server = _start(settings.home, settings.server_port)
-        try:
-            _wait_until_healthy(server, folder)
-        except _PortTakenError:  # by one that started at the same moment: it was free when this one looked
-            server = _start(settings.home, wanted_port=0)
-            _wait_until_healthy(server, folder)
+        _wait_until_healthy(server, folder)
     return server.address, is_new
 
 
 def _start(home: Path, wanted_port: int) -> Background:
-    port = _free_port(wanted_port)
-    address = f"http://127.0.0.1:{port}/api"
     data = prefect_folder(home)
     data.mkdir(parents=True, exist_ok=True)
     database = _database_lock(data)
     try:
-        argv = [*PYTHON, "uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on"]
-        argv += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
-        env = {**server_environment(data), "PREFECT_SERVER_UI_API_URL": address, "PREFECT__SERVER_FINAL": "1"}
-        return start(SERVER, argv, env=env, folder=services_folder(home), address=address, held=database)
+        with _listener(wanted_port) as listener:
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            env = {**server_environment(data), "PREFECT_SERVER_UI_API_URL": address, "PREFECT__SERVER_FINAL": "1"}
+            argv = [*PYTHON, "trainyard.deployments.local.prefect_server", str(listener.fileno())]
+            held = (database, listener.fileno())
+            return start(SERVER, argv, env=env, folder=services_folder(home), address=address, held=held)
     finally:
         os.close(database)
 
@@ -116,15 +111,28 @@ def _database_lock(prefect_home: Path) -> int:
         PrefectUnavailableError: Another server has the data directory.
     """
     descriptor = os.open(prefect_home / "server.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + LOCK_WAIT_S
+    while not _locked(descriptor):
+        if time.monotonic() > until:
+            host = os.read(descriptor, _HOST_BYTES).decode(errors="replace") or "an unknown machine"
+            os.close(descriptor)
+            raise PrefectUnavailableError(
+                f"Another Prefect server works on {prefect_home}; it was started on {host}, and no process of it is "
+                "recorded here. End it (on its machine, 'trainyard down'), set PREFECT_API_URL to its address, or set "
+                "TRAINYARD_HOME to another folder, which no other machine shares."
+            )
+        time.sleep(0.1)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, socket.gethostname().encode()[:_HOST_BYTES])
+    return descriptor
+
+
+def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise PrefectUnavailableError(
-            f"Another Prefect server works on {prefect_home}, and nothing is recorded of it: end it, set "
-            "PREFECT_API_URL to its address, or choose another TRAINYARD_HOME."
-        ) from error
-    return descriptor
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -136,64 +144,41 @@ def one_at_a_time(folder: Path, what: str = "up") -> Iterator[None]:
         yield
 
 
-def _free_port(wanted: int) -> int:
-    """The wanted port, or any free one where it is taken."""
-    port = _bound(wanted) or _bound(0)
-    if port is None:
-        raise PrefectUnavailableError("No port is free on 127.0.0.1 for a Prefect server.")
-    return port
-
-
-def _bound(port: int) -> int | None:
-    """The port, or for 0 some port, if it is free now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _listener(wanted_port: int) -> socket.socket:
+    """A socket that listens on the wanted port, or on any free one where it is taken."""
+    for port in (wanted_port, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
+            listener.listen(
+                _BACKLOG
+            )  # with SO_REUSEADDR two may bind a port, but only one of them may listen (socket(7))
         except OSError:
-            return None
-        return int(probe.getsockname()[1])
+            listener.close()
+        else:
+            return listener
+    raise PrefectUnavailableError("No port is free on 127.0.0.1 for a Prefect server.")
 
 
 def _wait_until_healthy(server: Background, folder: Path) -> None:
     until = time.monotonic() + START_TIMEOUT_S
-    while not (_is_healthy(server.address) and _listens(server)):
-        if not server.alive or time.monotonic() > until:
-            state = "does not answer" if server.alive else "ended at once"
-            is_taken = not server.alive and _bound(_port(server)) is None
-            raise (_PortTakenError if is_taken else PrefectUnavailableError)(
+    while True:
+        answers = is_healthy(server.address)
+        is_alive = server.alive  # now: another's server may answer on the port once this one has ended
+        if answers and is_alive:
+            return
+        if not is_alive or time.monotonic() > until:
+            state = "does not answer" if is_alive else "ended at once"
+            raise PrefectUnavailableError(
                 f"The Prefect server that was started at {server.address} {state}; the end of its log, "
                 f"{log_path(folder, SERVER)}:\n{last_lines(folder, SERVER)}"
             )
         time.sleep(0.1)
 
 
-def _listens(server: Background) -> bool:
-    """Whether it is this server that answers: another's may have taken the port after it was found free."""
-    port = _port(server)
-    files = _open_files(server.pid)
-    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    listening = [row for row in sockets if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]
-    return any(f"socket:[{row[9]}]" in files for row in listening)
-
-
-def _port(server: Background) -> int:
-    port = urlsplit(server.address).port
-    assert port is not None, server.address
-    return port
-
-
-def _open_files(pid: int) -> set[str]:
-    """What a process has open, as far as it stays open while this looks."""
-    found = set()
-    with suppress(OSError):  # the process has ended
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                found.add(os.readlink(entry))
-    return found
-
-
-def _is_healthy(address: str) -> bool:
+def is_healthy(address: str) -> bool:
+    """Whether a Prefect server answers there."""
     try:
         return httpx.get(f"{address}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).status_code == 200
     except httpx.HTTPError:

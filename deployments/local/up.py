@@ -9,7 +9,7 @@ from trainyard.deployments.deploy.flows import FlowDeployment
 from trainyard.deployments.deploy.plan import Change
 from trainyard.deployments.deploy.wanted import Options
 from trainyard.deployments.local.background import all_recorded
-from trainyard.deployments.local.connection import Connection, configured_api, connect
+from trainyard.deployments.local.connection import Connection, configured_api, connect, is_same_server
 from trainyard.deployments.local.server import one_at_a_time, own_address, services_folder
 from trainyard.deployments.local.workers import ensure_workers
 from trainyard.tasks.errors import InvalidInputError
@@ -52,7 +52,7 @@ def bring_up(settings: Settings, say: Callable[[str], None], consent: Consent) -
 
 def _bring_up(settings: Settings, say: Callable[[str], None], consent: Consent) -> Connection:
     connection = connect(settings, say)
-    say(f"server: {connection.address}{' (started)' if connection.was_started else ''}")
+    say(f"server: {connection.shown}{' (started)' if connection.was_started else ''}")
     asks = _moves_a_deployment if connection.is_local else always
     done = deploy(
         settings,
@@ -78,7 +78,7 @@ def _refuse_another_server(settings: Settings, consent: Consent) -> None:
         if configured is None:
             raise InvalidInputError("--on-configured-server: none is configured; set PREFECT_API_URL, or leave it out.")
         return
-    if configured is not None and configured != own_address(settings.home):
+    if configured is not None and not is_same_server(configured, own_address(settings.home)):
         raise InvalidInputError(
             f"PREFECT_API_URL, or the active Prefect profile, names the server {configured}, and 'trainyard up' starts "
             "one of this machine's own. For that one: unset PREFECT_API_URL (or 'prefect profile use ephemeral'). For "

@@ -77,7 +77,7 @@ def test_the_server_that_the_first_run_starts_stays_for_the_next_ones_until_down
 
 
 def test_two_servers_that_want_one_port_at_the_same_moment_both_come_up(tmp_path):
-    """Each finds the port free, for a server listens only seconds after it was started."""
+    """Each has its port before its server is started, and needs one start."""
     homes = [tmp_path / "one", tmp_path / "other"]
     environments = [{**os.environ, "TRAINYARD_HOME": str(home), "TRAINYARD_SERVER_PORT": "14400"} for home in homes]
     try:
@@ -89,6 +89,8 @@ def test_two_servers_that_want_one_port_at_the_same_moment_both_come_up(tmp_path
         assert "http://127.0.0.1:14400/api" in addresses and len(set(addresses)) == 2
         recorded = [json.loads((home / "services" / "server.json").read_text())["address"] for home in homes]
         assert recorded == addresses
+        for home in homes:
+            assert (home / "services" / "server.log").read_text() == ""
     finally:
         for env in environments:
             subprocess.run([str(TRAINYARD), "down"], env=env, cwd=tmp_path, check=True, timeout=60)

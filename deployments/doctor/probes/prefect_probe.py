@@ -21,7 +21,7 @@ def problem_with_api() -> str:
     try:
         with get_client(sync_client=True) as client:
             client.read_flows(limit=1)
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, PrefectHTTPStatusError) as error:
         return str(error).splitlines()[0] or type(error).__name__
     return ""
 

@@ -1,11 +1,13 @@
 import sys
+import uuid
 from io import StringIO
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from trainyard.deployments.doctor import Check, check_machine, datastores, render
+from tests.processes import describe, marked, wait_for
+from trainyard.deployments.doctor import Check, check_machine, datastores, probing, render
 from trainyard.deployments.doctor.allreduce import allreduce_command
 from trainyard.deployments.doctor.horovod import check_horovod, check_operations, torch_built_for
 from trainyard.deployments.doctor.libraries import check_gpu, check_onnxruntime, check_torch
@@ -48,6 +50,25 @@ def program(source):
 )
 def test_a_probe_that_fails_is_an_answer(source, failure):
     assert run_probe(program(source), 1.0) == Answer(failure=failure)
+
+
+DEAF = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its child, too
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1]], start_new_session=True)
+if sys.argv[2] == "ends":
+    signal.signal(signal.SIGTERM, lambda *_: exit(0))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("ending", ["ends", "stays"])
+def test_a_probe_that_is_ended_leaves_nothing_and_nobody_waits_for_what_holds_its_pipes(ending, monkeypatch):
+    """As ``mpirun``'s ranks do, which are in sessions of their own."""
+    monkeypatch.setattr(probing, "END_S", 1.0)
+    mark = uuid.uuid4().hex
+    assert run_probe([*program(DEAF), mark, ending], 5.0) == Answer(failure="no answer within 5 s")
+    assert wait_for(lambda: not marked(mark)), describe(marked(mark))
 
 
 def test_only_the_last_line_is_the_answer():

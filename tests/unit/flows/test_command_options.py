@@ -1,6 +1,9 @@
 """Options of the console script that need no server."""
 
+import errno
 import os
+import subprocess
+import sys
 import time
 from io import StringIO
 
@@ -93,3 +96,36 @@ def test_gc_without_a_limit_removes_nothing_and_says_why(home):
     with pytest.raises(SystemExit) as ended:
         cli.gc()
     assert ended.value.code == cli.BAD_INPUT
+
+
+@pytest.mark.parametrize("command", [["up", "--yes"], ["install-horovod"], ["run", "pipeline.yaml"]])
+def test_a_home_that_cannot_be_written_is_one_line(tmp_path, pipeline, command):
+    (tmp_path / "file").touch()
+    env = {**os.environ, "TRAINYARD_HOME": str(tmp_path / "file" / "home"), "HOME": str(tmp_path / "file")}
+    command = [sys.executable, "-m", "trainyard", *command]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert str(tmp_path / "file") in done.stderr and "Not a directory" in done.stderr
+    assert "TRAINYARD_HOME" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "Make room"), (errno.EROFS, "permissions")])
+def test_a_disk_that_cannot_be_written_is_named_with_what_to_do(monkeypatch, capsys, number, words):
+    def fails():
+        raise OSError(number, os.strerror(number), "/disk/services/server.json")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == cli.FAILED
+    assert f"/disk/services/server.json: {os.strerror(number)}" in said and words in said
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fails():
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(FileNotFoundError):
+        cli.main()

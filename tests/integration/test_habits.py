@@ -308,7 +308,6 @@ MPI = {"process_count_per_node": 2, "distributed_backend": "mpi"}
 
 
 def test_a_script_for_the_first_generation_sdk_on_two_horovod_ranks(team):
-    pytest.importorskip("horovod.torch", reason="Horovod is not built here")
     team.write({"train.py": AZUREML_ON_TWO_RANKS})
     run = team.train(**MPI)
     for rank in (0, 1):

@@ -12,7 +12,7 @@ from tests.integration.fault_server import made_up, run_fault_server
 MEBIBYTE = 1 << 20
 MOST_IN_FLIGHT = 230 * 10**6
 """Bytes that a staging holds at most, above what Python and its libraries take, whatever the size of an object."""
-MOST_OF_A_KEY = 1000
+MOST_OF_A_KEY = 800
 """Bytes of a listed object: its key and its version, and nothing of the answer that it came in."""
 SLOW = [pytest.mark.slow, pytest.mark.skipif("SLOW_TESTS" not in os.environ, reason="SLOW_TESTS is not set: minutes")]
 

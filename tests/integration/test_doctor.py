@@ -1,13 +1,12 @@
 """The doctor on the machine that runs the tests, with real MPI, Horovod and Prefect."""
 
 import os
+import subprocess
 import uuid
-from contextlib import suppress
 
-import pytest
-
-from trainyard.deployments.doctor import check_machine, run_doctor
-from trainyard.deployments.doctor.allreduce import check_allreduce
+from tests.processes import marked, wait_for
+from trainyard.deployments.doctor import check_machine, probing, run_doctor
+from trainyard.deployments.doctor.allreduce import NUM_RANKS, check_allreduce
 from trainyard.deployments.doctor.datastores import probe_datastore
 from trainyard.deployments.doctor.probing import ask
 from trainyard.deployments.doctor.services import check_datastore
@@ -48,20 +47,29 @@ def test_a_horovod_that_crashes_is_a_row_and_the_rest_is_still_looked_at(monkeyp
     assert checks["ONNX Runtime"].status == "ok"
 
 
-def test_an_allreduce_that_takes_too_long_leaves_no_process(monkeypatch):
-    psutil = pytest.importorskip("psutil")
+def test_an_allreduce_that_takes_too_long_leaves_no_process(monkeypatch, tmp_path):
     mark = uuid.uuid4().hex
     monkeypatch.setenv("TRAINYARD_TEST_MARK", mark)  # other tests may run the same command at this time
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod" / "__init__.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    met = []
 
-    def left():
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("TRAINYARD_TEST_MARK") == mark and process.pid != os.getpid():
-                    yield process
+    class UntilTheRanksAreThere(subprocess.Popen):
+        """The time is over once both are, however long that takes."""
 
-    check = check_allreduce(timeout_s=0.5)
+        def communicate(self, *arguments, timeout=None):
+            if not met:
+                assert wait_for(lambda: len(marked(mark)) >= 1 + NUM_RANKS, 60)
+                met.extend(marked(mark))
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().communicate(*arguments, timeout=timeout)
+
+    monkeypatch.setattr(probing.subprocess, "Popen", UntilTheRanksAreThere)
+    check = check_allreduce()
     assert (check.status, "no answer within" in check.found) == ("fail", True)
-    assert list(left()) == []
+    assert met
+    assert marked(mark) == []
 
 
 def test_a_prefect_api_that_does_not_answer(monkeypatch):

@@ -1,9 +1,13 @@
 """What needs a GPU, and what is refused without one."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.conftest import small_estimator
 from trainyard.tasks.training.preflight import training_problems
+
+DRIVER = Path("/dev/nvidiactl")
 
 
 @pytest.fixture(scope="module")
@@ -11,7 +15,9 @@ def cuda():
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+        if DRIVER.exists():
+            pytest.fail(f"a GPU is here ({DRIVER}), and torch {torch.__version__} does not see it")
+        pytest.skip(f"no CUDA device, and no {DRIVER}")
 
 
 def test_use_gpu_is_accepted_where_there_is_one(cuda, linear_project, points):

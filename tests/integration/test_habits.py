@@ -185,6 +185,24 @@ def test_what_is_written_around_the_working_directory_is_the_runs_alone_and_told
         assert team.train().left_outside == ("../models/best.pt (1 bytes)",)
 
 
+def test_what_is_written_by_the_variable_is_an_output_wherever_the_script_has_gone(team):
+    team.write(
+        {
+            "train.py": """
+                import os
+                from pathlib import Path
+                os.chdir("/")
+                Path(os.environ["TRAINYARD_OUTPUT_DIR"], "model.txt").write_text("weights")
+                print(os.environ["TRAINYARD_RUN_ID"])
+            """
+        }
+    )
+    run = team.train()
+    assert team.outputs(run) == {"model.txt"}
+    assert team.context.store.read_entry(run.outputs, "model.txt") == b"weights"
+    assert team.printed(run) == f"{run.run_id}\n"
+
+
 @pytest.fixture
 def archive(team):
     """A datastore with an archive, a file in a folder, and a cache that a script may think stale."""
@@ -308,7 +326,6 @@ MPI = {"process_count_per_node": 2, "distributed_backend": "mpi"}
 
 
 def test_a_script_for_the_first_generation_sdk_on_two_horovod_ranks(team):
-    pytest.importorskip("horovod.torch", reason="Horovod is not built here")
     team.write({"train.py": AZUREML_ON_TWO_RANKS})
     run = team.train(**MPI)
     for rank in (0, 1):

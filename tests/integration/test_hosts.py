@@ -78,9 +78,12 @@ def test_two_ranks_train_on_two_hosts(train, two_hosts, home, caplog):
     assert left == "", "a node's part of a run is removed when it is here"
 
 
-def test_what_a_node_has_is_not_sent_again(train, home):
-    train()
-    train()
+def test_data_is_staged_once_a_node_and_what_a_node_has_is_not_sent_again(train, home):
+    ranks = outputs(train(process_count_per_node=2))
+    assert [rank["node"] for rank in ranks] == [0, 0, 1, 1]
+    inodes = [rank["points_inode"] for rank in ranks]
+    assert (inodes[0], inodes[2]) == (inodes[1], inodes[3])
+    assert [rank["points_inode"] for rank in outputs(train())] == inodes[::2]
     first, second = [(run / "launcher.log").read_text() for run in run_directories(home)]
     assert "sent 0 bytes" not in first
     assert second.count("sent 0 bytes") == 2

@@ -77,7 +77,7 @@ class Ranks:
         snapshot = snapshot_source(source, context.store)
         with self.monkeypatch.context() as patches:
             patches.setattr(train, "launch_spec", partial(_changed_launch_spec, variables or {}))
-            patches.setattr(Follower, "tick", lambda *arguments: on_tick())
+            patches.setattr(Follower, "tick", _and_then(Follower.tick, on_tick))
             try:
                 train.train_model(job, snapshot, StagedData(datasets=()), context, StageKey("train", {"of": script}))
             except errors.PipelineError as error:
@@ -109,6 +109,14 @@ class Ranks:
 def _changed_launch_spec(variables, *arguments):
     spec = launch_spec(*arguments)
     return dataclasses.replace(spec, environment={**spec.environment, **variables})
+
+
+def _and_then(tick, on_tick):
+    def both(*arguments):
+        tick(*arguments)
+        on_tick()
+
+    return both
 
 
 def _records(path):

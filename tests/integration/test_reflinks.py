@@ -7,7 +7,9 @@ import subprocess
 import pytest
 
 from trainyard.tasks.artifacts.datasets import dataset_path
+from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.caching.stage import StageContext
+from trainyard.tasks.errors import ObjectChangedError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 
@@ -55,3 +57,14 @@ def test_staging_shares_the_extents_of_local_data(xfs, tmp_path):
         stream.write(b"overwritten")
     staged = dataset_path(context.home, dataset)
     assert {path.name: path.read_bytes() for path in staged.iterdir()} == contents
+
+
+def test_a_file_that_changed_since_it_was_listed_is_never_cloned(xfs):
+    source = xfs / "source"
+    source.write_bytes(b"alpha")
+    location = Location(str(source))
+    info = location.find_object()
+    assert location.clone_version(info, xfs / "target"), "else there is nothing that could go wrong"
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(ObjectChangedError):
+        location.clone_version(info, xfs / "target")

@@ -4,6 +4,7 @@ Two promises are held: never a wrong byte, and never a half-made directory that 
 mended; what it cannot ends in an error that names the object.
 """
 
+import multiprocessing
 import os
 import socket
 import threading
@@ -38,7 +39,7 @@ def server():
 @pytest.fixture(params=TRANSPORTS)
 def transport(request, monkeypatch):
     if request.param == "obstore" and not find_spec("obstore"):
-        pytest.skip("obstore is not installed")
+        pytest.fail("obstore is not installed: the locked environment has it (make setup)")
     monkeypatch.setenv("TRAINYARD_S3_TRANSPORT", "auto" if request.param == "obstore" else "s3fs")
     return request.param
 
@@ -140,6 +141,7 @@ def test_a_fault_that_stays_is_an_error_that_names_the_object_and_staging_resume
         stage_references([reference(server, bucket_name)], context)
     assert_nothing_looks_whole(context)
     staged_before = sum(1 for _ in (context.home / "objects").glob("??/*"))
+    assert 0 < staged_before < 300, "objects are taken in their order, and a hundred come before the one that fails"
     server.faults.clear()
     server.reads.clear()
     product = stage_references([reference(server, bucket_name)], context)
@@ -205,15 +207,18 @@ def test_overwritten_midway_is_an_error_and_the_next_attempt_is_right(
 def test_a_storm_of_every_fault_ends_right_once_retried(server, bucket_name, context):
     """As the stage's policy does it: again after a transient error, from where the last attempt ended."""
     put_small_objects(server, bucket_name)
-    for n, kind in enumerate(kind for kind in MENDED if kind != "stalled"):
+    faults = [
         server.add_fault(kind, lambda key, nth, n=n: nth <= 2 and int(key[-9:-4]) % 97 == n)
-    server.add_fault("overwritten", lambda key, nth: nth == 1 and int(key[-9:-4]) % 601 == 50)
+        for n, kind in enumerate(kind for kind in MENDED if kind != "stalled")
+    ]
+    faults.append(server.add_fault("overwritten", lambda key, nth: nth == 1 and int(key[-9:-4]) % 601 == 50))
     for _ in range(12):
         try:
             product = stage_references([reference(server, bucket_name)], context)
             break
         except TransientError:
             assert_nothing_looks_whole(context)
+    assert [fault.kind for fault in faults if fault.num_strikes == 0] == []
     assert_right(server, bucket_name, context, product)
 
 
@@ -300,3 +305,23 @@ def test_runs_whose_references_overlap_fetch_each_object_once(server, bucket_nam
         one, two = runs.map(stage, ([shared], [shared, other]))
     assert one.datasets == two.datasets[:1]
     assert sorted(server.reads) == sorted(server.buckets[bucket_name])
+
+
+def _stage_with_others(references, context, all_there):
+    all_there.wait(120)
+    stage_references(references, context)
+
+
+def test_processes_that_stage_the_same_at_once_fetch_each_object_once(server, bucket_name, context):
+    put_small_objects(server, bucket_name, 200)
+    spawn = multiprocessing.get_context("spawn")
+    all_there = spawn.Barrier(2)
+    arguments = ([reference(server, bucket_name)], context, all_there)
+    children = [spawn.Process(target=_stage_with_others, args=arguments) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(180)
+    assert [child.exitcode for child in children] == [0, 0]
+    assert sorted(server.reads) == sorted(server.buckets[bucket_name])
+    assert_right(server, bucket_name, context, stage_references([reference(server, bucket_name)], context))

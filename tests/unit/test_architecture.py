@@ -1,6 +1,7 @@
 """Dependencies point one way: the rules of CONTRIBUTING, read from the imports."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,18 @@ MODULES = sorted(path for folder in ("flows", "tasks", "deployments") for path i
 STAGES = ("staging", "training", "metrics", "export", "validation", "registry")
 MAY_IMPORT_PREFECT = {"tasks/retries.py", "tasks/blocks.py", "tasks/publishing.py", "tasks/caching/states.py"}
 MAY_IMPORT_PREFECT |= {"tasks/gpu_slots.py"}
+STARTS_PROCESSES = re.compile(
+    r"(subprocess|pty|multiprocessing)|os\.(fork|forkpty|exec\w*|spawn\w*|posix_spawn\w*|system|popen)"
+    r"|multiprocessing\.(?!connection\b).*|(concurrent\.futures|futures)\.(ProcessPoolExecutor|process)"
+    r"|(\w+\.)*create_subprocess_\w+|(\w+\.)*subprocess_(exec|shell)"
+)
+"""Imports and calls, by their dotted names; ``multiprocessing.connection`` only talks to a process."""
 MAY_START_PROCESSES = {
     "tasks/models/process.py",  # pickles and factories of the training project: never in this process
     "tasks/training/process.py",
     "tasks/training/preflight.py",
     "tasks/runtime/supervisor.py",
+    "tasks/runtime/keeper.py",  # forks, so that the rank's parent hears how it ended
     "tasks/runtime/node/processes.py",
     "tasks/training/hosts/connection.py",
 }
@@ -34,6 +42,13 @@ def imports(path, *, top_level_only=False):
             assert not node.level, f"{name_of(path)}: relative import"
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def called(path):
+    """The dotted name of everything that a module calls by one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield ast.unparse(node.func)
 
 
 def imports_package(path, package, **options):
@@ -80,8 +95,31 @@ def test_only_one_module_imports_obstore(path):
 
 @pytest.mark.parametrize("path", [p for p in MODULES if name_of(p).startswith("tasks/")], ids=name_of)
 def test_only_the_launch_and_the_model_process_start_processes(path):
-    if name_of(path) not in MAY_START_PROCESSES:
-        assert not imports_package(path, "subprocess")
+    found = {name for name in (*imports(path), *called(path)) if STARTS_PROCESSES.fullmatch(name)}
+    assert bool(found) is (name_of(path) in MAY_START_PROCESSES), found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess as s",
+        "from subprocess import run",
+        "import os\nos.fork()",
+        "from os import execv",
+        "import os\nos.posix_spawnp('x', [], {})",
+        "import os\nos.system('x')",
+        "import asyncio\nasyncio.create_subprocess_exec('x')",
+        "from asyncio import create_subprocess_shell",
+        "import multiprocessing\nmultiprocessing.Process()",
+        "from multiprocessing import get_context",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "import concurrent.futures\nconcurrent.futures.ProcessPoolExecutor()",
+    ],
+)
+def test_every_way_to_start_a_process_is_known(tmp_path, source):
+    (tmp_path / "module.py").write_text(source)
+    names = [*imports(tmp_path / "module.py"), *called(tmp_path / "module.py")]
+    assert any(STARTS_PROCESSES.fullmatch(name) for name in names), names
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tasks" / "runtime").rglob("*.py")), ids=name_of)

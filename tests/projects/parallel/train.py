@@ -33,6 +33,7 @@ hvd.init()
 run = Run.get_context()
 here = {"rank": hvd.rank(), "local_size": hvd.local_size(), "cross_size": hvd.cross_size(), "argv": sys.argv[1:]}
 here |= {"environment": dict(os.environ), "files": sorted(str(path) for path in Path().rglob("*"))}
+here |= {"node": hvd.cross_rank(), "points_inode": (arguments.data_dir / "points.npy").stat().st_ino}
 Path(f"outputs/rank-{hvd.rank()}.json").write_text(json.dumps(here))
 Path("outputs/same.txt").write_text(f"from rank {hvd.rank()}")
 Path(f"logs/script-{hvd.rank()}.log").write_text("a line of the script's own\n")

@@ -149,24 +149,27 @@ def test_equal_components_in_another_order_are_the_same_key():
     assert StageKey("export", {"a": "1"}).sha256 != StageKey("train", {"a": "1"}).sha256
 
 
-def _slow_run(context, results, started):
+def _slow_run(context, results, started, both):
     def work(key):
         started.put(os.getpid())
-        time.sleep(0.5)
+        time.sleep(0.5)  # long enough for the other to come to the lock
         return Text(artifact=context.store.put_bytes(b"made"))
 
+    both.wait(60)
     results.put(run_stage(STAGE, {"config:x": "1"}, work, context).status)
 
 
 def test_of_two_processes_one_works_and_the_other_reuses(context):
     ctx = multiprocessing.get_context("spawn")
-    results, started = ctx.Queue(), ctx.Queue()
-    workers = [ctx.Process(target=_slow_run, args=(context, results, started)) for _ in range(2)]
+    results, started, both = ctx.Queue(), ctx.Queue(), ctx.Barrier(2)
+    workers = [ctx.Process(target=_slow_run, args=(context, results, started, both)) for _ in range(2)]
     for worker in workers:
         worker.start()
     assert sorted(results.get(timeout=60) for _ in workers) == ["cached", "ran"]
     for worker in workers:
         worker.join()
+    assert started.get(timeout=60) in {worker.pid for worker in workers}
+    assert started.empty(), "both worked"
 
 
 def _never_ending_run(context, started):

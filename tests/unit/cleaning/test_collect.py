@@ -4,11 +4,15 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from tests.unit.registry.proofs import LINEAGE, proven
 from trainyard.flows.cleaning import parse_limits, parse_size
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import ANSWERS, StagedData
@@ -17,7 +21,9 @@ from trainyard.tasks.caching.runs import RunName, StageNote, write_note
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
 from trainyard.tasks.cleaning.collect import collect_garbage
 from trainyard.tasks.cleaning.plan import Limits
-from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
+from trainyard.tasks.registry.load import load_model
+from trainyard.tasks.registry.register import register_model, verify_registered
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.staging.dataset import stage_references, verify_staged
@@ -117,14 +123,40 @@ def test_the_least_recently_used_goes_until_the_rest_fits(context, tmp_path):
     assert [status(context, name, tmp_path) for name in ("c", "b", "a")] == ["cached", "cached", "ran"]
 
 
-def test_what_a_registered_model_needs_is_never_removed(context, tmp_path):
-    tree = make(context, "model", tmp_path).product.tree
-    manifest = context.store.root / "models/digits/1/manifest.json"
-    manifest.write_bytes(json.dumps({"bundle": tree.model_dump(mode="json")}).encode())
-    age(context.home, 400)
-    collect(context)
-    context.store.verify(tree)
-    assert manifest.exists()
+@pytest.fixture(params=["file", "s3"])
+def aged_place(request, tmp_path, monkeypatch):
+    """A store, and what makes everything in it, and at home, old."""
+    if request.param == "file":
+        context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
+        folder = tmp_path / "store"
+    else:
+        server = request.getfixturevalue("s3_server")
+        for name, value in {**server.environment(), "AWS_ENDPOINT_URL": server.endpoint_url}.items():
+            monkeypatch.setenv(name, value)
+        bucket = f"cleaning-{uuid.uuid4().hex[:8]}"
+        folder = server.create_bucket(bucket)  # times of its files are those of the objects
+        context = StageContext(store_url=f"s3://{bucket}", home=tmp_path / "home")
+
+    def age_all():
+        age(folder, 400)
+        age(context.home, 400)
+
+    return context, age_all
+
+
+def test_what_a_registered_model_needs_is_never_removed(aged_place, tmp_path):
+    context, age_all = aged_place
+    bundle, validated = proven(context, tmp_path / "bundle")
+    model = register_model("digits", bundle, validated, LINEAGE, context)
+    other = make(context, "other", tmp_path).product.tree
+    age_all()
+    assert "cached result" in {item.kind for item in collect(context).store.items}
+    with pytest.raises(ArtifactDamagedError, match="is missing"):
+        context.store.verify(other)
+    for proof in (bundle.bundle, validated.report, validated.page):
+        context.store.verify(proof)
+    verify_registered(model, context)
+    assert (load_model("digits", "champion", context) / "model.onnx.data").read_bytes() == b"weights" * 1000
 
 
 def test_what_a_run_answered_keeps_nothing_and_goes_with_time(context, tmp_path):
@@ -266,11 +298,15 @@ def test_files_of_others_are_left_alone(context, tmp_path):
     (context.home / "notes").mkdir(parents=True)
     (context.home / "notes" / "mine.txt").write_text("mine")
     (context.home / "runs").mkdir()
-    (context.home / "runs" / "link").symlink_to(tmp_path)
-    age(context.home / "notes", 400)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "theirs.txt").write_text("theirs")
+    (context.home / "runs" / "link").symlink_to(tmp_path / "elsewhere")
+    age(tmp_path / "elsewhere", 400)
+    age(context.home, 400)
     collect(context)
     assert (context.home / "notes" / "mine.txt").exists()
     assert (context.home / "runs" / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "theirs.txt").read_text() == "theirs"
 
 
 def test_two_collections_do_not_run_at_once(context):
@@ -280,30 +316,47 @@ def test_two_collections_do_not_run_at_once(context):
 
 
 def test_runs_beside_a_collection_lose_nothing(context, tmp_path):
-    """Old results are used and removed at the same time: each run gets the right one, whole."""
-    for n in range(6):
-        make(context, str(n), tmp_path)
-    errors, stop = [], threading.Event()
+    """Old results are used and removed at the same time: each run gets the right one, whole, or makes it again."""
+    trees = [make(context, str(n), tmp_path).product.tree for n in range(6)]
+    errors, rounds, stop = [], Counter(), threading.Event()
 
     def work(n):
-        try:
-            while not stop.is_set():
+        while not stop.is_set():
+            try:
                 product = make(context, str(n), tmp_path).product
-                assert context.store.read_entry(product.tree, "own.txt") == (str(n) * 100).encode()
-        except BaseException as error:
-            errors.append(error)
+                content = context.store.read_entry(product.tree, "own.txt")
+                assert content == (str(n) * 100).encode()
+            except ArtifactDamagedError:  # it went in this very moment: the next round makes it again
+                continue
+            except BaseException as error:
+                errors.append(error)
+                return
+            rounds[n] += 1
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
     for thread in threads:
         thread.start()
-    for _ in range(8):
-        for record in Path(context.store_url).glob("cache/export/[!.]*"):  # not those that are only being written
-            os.utime(record, (1, 1))  # those in use are touched again at once
-        collect(context)
+    num_removed, until = 0, time.monotonic() + 120
+    while (num_removed < 50 or min(rounds[n] for n in range(3)) < 5) and not errors and time.monotonic() < until:
+        if num_removed < 50:  # afterwards whoever was overtaken again and again comes to its rounds
+            make_old(context)  # those in use are touched again at once
+        num_removed += len(collect(context).store.blobs)
     stop.set()
     for thread in threads:
         thread.join()
     assert errors == []
+    assert num_removed >= 50 and min(rounds[n] for n in range(3)) >= 5, (num_removed, rounds)
+    for unused in trees[3:]:
+        with pytest.raises(ArtifactDamagedError, match="is missing"):
+            context.store.verify(unused)
+
+
+def make_old(context):
+    """Records and objects, but for those that are only being written; some go, or come, meanwhile."""
+    for pattern in ("cache/export/[!.]*", "objects/*/[!.]*"):
+        for path in Path(context.store_url).glob(pattern):
+            with suppress(FileNotFoundError):
+                os.utime(path, (1, 1))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ set(Pytorch_LIBRARIES /cuda/libtorch.so /x/libtorch_cuda.so /x/libc10_cuda.so FO
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory):
     if not CMAKE.exists():
-        pytest.skip(f"no cmake beside {sys.executable}")
+        pytest.fail(f"no cmake beside {sys.executable}: the locked environment has it (make setup)")
     if not (shutil.which("c++") and shutil.which("make")):
         pytest.skip("no c++ or no make on PATH")
     source = tmp_path_factory.mktemp("sample")

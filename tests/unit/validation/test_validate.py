@@ -83,7 +83,7 @@ def test_an_honest_export_passes_on_all_held_out_samples(validate, own_interpret
     assert product.summary.metrics["accuracy"] == pytest.approx(40 / 45)
     assert product.summary.metrics.keys() == set(METRICS["classification"])
     assert product.summary.compared_by == ("accuracy",)
-    assert 0 < product.summary.latency_ms < 1000
+    assert product.summary.latency_ms > 0
     (cost,) = report.footprint
     assert cost.load_ms > 0 and cost.peak_num_bytes > 0
     assert report.batch_sizes == (1, 8, 7)

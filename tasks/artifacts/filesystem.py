@@ -294,14 +294,17 @@ class Location:
             info = dict(self._fs.info(self._path))
             return ObjectInfo.from_listing(self._name, info) if info["type"] == "file" else None
 
-    def list_objects(self) -> Iterator[ObjectInfo]:
+    def list_objects(self, *, may_vanish: bool = False) -> Iterator[ObjectInfo]:
         """Every object below this prefix, in no particular order; nothing where there is nothing.
 
         Objects that only stand for an empty folder are left out.
+
+        Args:
+            may_vanish: Leave out local files that are gone before they are looked at.
         """
         with translated(self.url):
             if self.is_local:
-                for key, status in walk_files(self.local_path):
+                for key, status in walk_files(self.local_path, may_vanish=may_vanish):
                     yield local_info(key, status)
                 return
             if self._is_s3:

@@ -121,29 +121,42 @@ def stat_file(path: Path) -> os.stat_result | None:
     return status
 
 
-def walk_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+def walk_files(root: Path, *, may_vanish: bool = False) -> Iterator[tuple[str, os.stat_result]]:
     """Every regular file below a directory, as its path relative to it (forward slashes) and its status.
 
     Links are followed, to directories too, as a training script would follow them.
+
+    Args:
+        root: The directory.
+        may_vanish: Leave out what is gone before it is looked at, in a directory where others work.
 
     Raises:
         FileNotFoundError: A link leads nowhere.
         InvalidInputError: A link leads to a directory above it, or there is a pipe, socket or device.
     """
-    yield from _walk(root, "", (_identity(root.stat()),))
+    yield from _walk(root, "", (_identity(root.stat()),), (FileNotFoundError,) if may_vanish else ())
 
 
-def _walk(directory: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.stat_result]]:
-    for name in sorted(os.listdir(directory)):
+def _walk(
+    directory: Path, prefix: str, above: tuple[tuple[int, int], ...], passed_over: tuple[type[OSError], ...]
+) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        names = sorted(os.listdir(directory))
+    except passed_over:
+        return
+    for name in names:
         path, key = directory / name, f"{prefix}{name}"
-        status = stat_file(path)
-        if status is not None:
-            yield key, status
+        try:
+            status = stat_file(path)
+            identity = None if status else _identity(path.stat())
+        except passed_over:
             continue
-        identity = _identity(path.stat())
-        if identity in above:
+        if status:
+            yield key, status
+        elif identity in above:
             raise InvalidInputError(f"{path} is a link to a directory above it: a tree without end; remove it.")
-        yield from _walk(path, f"{key}/", (*above, identity))
+        elif identity:
+            yield from _walk(path, f"{key}/", (*above, identity), passed_over)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -98,7 +98,7 @@ def _answers(files: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
 
 def _files(store: ArtifactStore) -> Iterator[ObjectInfo]:
     try:
-        yield from store.root.list_objects()
+        yield from store.root.list_objects(may_vanish=True)  # others write to the store meanwhile
     except StorageNotFoundError:
         return
 

@@ -21,7 +21,7 @@ from trainyard.flows.pool_cache import trained_before
 from trainyard.flows.portable import anchored
 from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.run_waiting import wait_for_end
-from trainyard.flows.work_pools import UNREACHABLE, training_deployment
+from trainyard.flows.work_pools import UNREACHABLE, container_variables, training_deployment
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.references import ArtifactRef
@@ -79,8 +79,9 @@ def _train_there(
 ) -> TrainedOnPool:
     waiting = f"{ANSWERS}{_attempt()}/waiting.json"  # below a folder of its own, so that 'trainyard gc' finds it
     origin = Origin(source=source, name=_project(estimator), run_folder=context.run_folder, presence=waiting)
+    there = {"compute_target": "local", "custom_docker_image": None, "shm_size": None}  # of the container it then is in
     parameters = {
-        "estimator": anchored(estimator).model_copy(update={"compute_target": "local"}).model_dump(mode="json"),
+        "estimator": anchored(estimator).model_copy(update=there).model_dump(mode="json"),
         "policies": {name: policy.model_dump(mode="json") for name, policy in policies.items()},
         "store": Location(context.store_url).url,
         "origin": origin.model_dump(mode="json"),
@@ -101,10 +102,12 @@ def _attempt() -> str:
 def _run_child(pool: str, estimator: PyTorch, parameters: dict[str, Any], context: StageContext) -> TrainedOnPool:
     with prefect_errors(), get_client(sync_client=True) as client:
         deployment = training_deployment(client, pool)
+        variables = container_variables(client, pool, estimator)
         child = run_deployment(
             deployment,
             parameters=parameters,
             flow_run_name=f"train {_project(estimator)} {estimator.topology}",
+            job_variables=variables or None,
             timeout=0,
             idempotency_key=_attempt(),
         )

@@ -120,7 +120,7 @@ def _input_problems(
     pool = named_work_pool(estimator)
     problems = [
         *training_problems(estimator),
-        *(pool_problems(pool) if has_server and pool != STAND_IN else []),
+        *(pool_problems(pool, estimator) if has_server and pool != STAND_IN else []),
         *_data_problems(estimator),
         *_store_problems(store_url),
         *_name_problems(model_name),

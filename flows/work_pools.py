@@ -19,6 +19,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelling
 
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
+from trainyard.tasks.specs.estimator import PyTorch
 
 TRAIN_FLOW = "train"
 TRAIN_ENTRYPOINT = "trainyard.flows.train.train"
@@ -29,15 +30,16 @@ ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 UNREACHABLE = (httpx.HTTPError, httpx.InvalidURL, PrefectException, RuntimeError)
 
 
-def pool_problems(pool: str | None) -> list[str]:
-    """Why a work pool cannot train, one sentence each."""
+def pool_problems(pool: str | None, estimator: PyTorch) -> list[str]:
+    """Why a work pool cannot train what is asked for, one sentence each."""
     if pool is None:
         return []
     try:
         with get_client(sync_client=True) as client:
             training_deployment(client, pool)
+            container_variables(client, pool, estimator)
     except InvalidInputError as error:
-        return [str(error)]
+        return list(error.problems) or [str(error)]
     except UNREACHABLE as error:
         return [f"compute_target {pool!r}: the Prefect server does not answer ({error}); check PREFECT_API_URL"]
     return []
@@ -67,6 +69,30 @@ def training_deployment(client: SyncPrefectClient, pool: str) -> UUID:
             f"compute_target {pool!r} is a work pool on which nothing can train yet: trainyard deploy --train-on {pool}"
         )
     return ours[0].id
+
+
+def container_variables(client: SyncPrefectClient, pool: str, estimator: PyTorch) -> dict[str, str]:
+    """The job variables of the container to train in, where one was asked for: as the pool's job template has them.
+
+    Raises:
+        InvalidInputError: The template has no such variable; names each.
+    """
+    asked = {"image": estimator.custom_docker_image, "shm_size": estimator.shm_size}
+    settings = {"image": "custom_docker_image", "shm_size": "shm_size"}
+    wanted = {variable: value for variable, value in asked.items() if value is not None}
+    if not wanted:
+        return {}
+    found = client.read_work_pool(pool)
+    known = found.base_job_template.get("variables", {}).get("properties", {})
+    problems = tuple(
+        f"{settings[variable]}: the work pool {pool!r} (type {found.type}) starts no container that takes it: its base "
+        f"job template has no variable {variable!r}"
+        for variable in wanted
+        if variable not in known
+    )
+    if problems:
+        raise InvalidInputError("; ".join(problems), problems=problems)
+    return wanted
 
 
 def own_pool() -> str | None:

@@ -120,10 +120,12 @@ class PyTorch(Spec):
     """Checkpoints to begin with: put into ``TRAINYARD_CHECKPOINT_DIR`` where this training has none of its own yet."""
 
     shm_size: str | None = Field(default=None, pattern=r"^[0-9]+[bkmgBKMG]?$", title="Shared memory size")
-    """Size of ``/dev/shm`` in a container, for example ``8g``. Only for container work pools."""
+    """Size of ``/dev/shm`` in a container, for example ``8g``. Only for work pools whose base job template has a
+    variable ``shm_size``; see ``deployments/production.md``."""
 
     custom_docker_image: str | None = Field(default=None, min_length=1, title="Docker image")
-    """Image to train in. Only for container work pools."""
+    """Image to train in, with Trainyard in it. Only for work pools whose base job template has a variable ``image``, as
+    those of Docker and Kubernetes have."""
 
     @field_validator("script_params", mode="before")
     @classmethod

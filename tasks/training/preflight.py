@@ -88,7 +88,9 @@ def named_work_pool(estimator: PyTorch) -> str | None:
 
 
 def _container_problems(estimator: PyTorch) -> list[str]:
-    """A setting that has no effect is refused: nobody should believe it had one."""
+    """A setting that has no effect is refused: nobody should believe it had one. Of a work pool the server knows."""
+    if named_work_pool(estimator) is not None:
+        return []
     asked = [name for name in ("shm_size", "custom_docker_image") if getattr(estimator, name) is not None]
     target = estimator.compute_target if isinstance(estimator.compute_target, str) else "hosts"
     return [f"{name} is for container work pools; compute_target {target!r} is none" for name in asked]

@@ -8,15 +8,16 @@ from uuid import uuid4
 import pytest
 from prefect import flow, task
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
 from tests.integration.deployed import passing_client
-from trainyard import PyTorch
+from trainyard import PyTorch, training_pipeline
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, wanted_resources
 from trainyard.flows.pool_training import _run_child
 from trainyard.flows.work_pools import training_deployment
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import InvalidInputError, WorkerLostError
+from trainyard.tasks.errors import InvalidInputError, WorkerLostError, WorkerUnavailableError
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,55 @@ def test_a_crash_is_told_with_its_cause(client, pool, train_on, train_there):
         train_there()
     assert "exited with status code" in str(lost.value)
     assert "No module named 'trainyard.flows.newer'" in str(lost.value)
+
+
+@pytest.fixture
+def containers(client):
+    """A work pool that would start containers: its job template, and no Docker."""
+    variables = {"image": {"type": "string"}, "shm_size": {"type": "string"}, "env": {"type": "object"}}
+    template = {
+        "job_configuration": {
+            "image": "{{ image }}",
+            "env": "{{ env }}",
+            "container_create_kwargs": {"shm_size": "{{ shm_size }}"},
+        },
+        "variables": {"type": "object", "properties": variables},
+    }
+    name = f"containers-{uuid4().hex[:8]}"
+    client.create_work_pool(WorkPoolCreate(name=name, type="docker", base_job_template=template))
+    return name
+
+
+def runs_on(client, pool):
+    return client.read_flow_runs(work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])))
+
+
+def test_a_container_is_started_from_the_image_that_was_asked_for(
+    client, containers, train_on, linear_project, tmp_path, monkeypatch
+):
+    """Nobody starts it here, so that the pipeline gives up; what the worker would be told is the server's."""
+    monkeypatch.setenv("TRAINYARD_WORKER_WAIT_S", "1")
+    train_on(containers)
+    project = {"source_directory": str(linear_project), "entry_script": "train.py", "compute_target": containers}
+    with pytest.raises(WorkerUnavailableError):
+        training_pipeline(
+            PyTorch(**project, custom_docker_image="registry.example.com/team/torch:1", shm_size="8g"),
+            export=None,
+            store=str(tmp_path / "store"),
+        )
+    [run] = runs_on(client, containers)
+    assert run.job_variables == {"image": "registry.example.com/team/torch:1", "shm_size": "8g"}
+    there = run.parameters["estimator"]
+    assert (there["compute_target"], there["custom_docker_image"], there["shm_size"]) == ("local", None, None)
+
+
+def test_what_a_pool_cannot_start_is_refused_at_once(client, pool, train_on, linear_project, tmp_path):
+    train_on(pool)
+    project = {"source_directory": str(linear_project), "entry_script": "train.py", "compute_target": pool}
+    with pytest.raises(InvalidInputError) as refused:
+        training_pipeline(
+            PyTorch(**project, custom_docker_image="torch:1", shm_size="8g"), export=None, store=str(tmp_path / "store")
+        )
+    assert [problem.split(":")[0] for problem in refused.value.problems] == ["custom_docker_image", "shm_size"]
+    assert "(type process) starts no container" in str(refused.value)
+    assert runs_on(client, pool) == []

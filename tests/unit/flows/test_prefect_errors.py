@@ -8,6 +8,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from trainyard import PyTorch
 from trainyard.deployments.doctor.probing import ask
 from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.work_pools import pool_problems
@@ -27,7 +28,7 @@ def mistyped():
 def test_a_mistyped_address_is_named_as_that(mistyped):
     with pytest.raises(PrefectUnavailableError, match=r"PREFECT_API_URL.*'42OO'.*correct it"), prefect_errors():
         get_client(sync_client=True)
-    [problem] = pool_problems("gpu")
+    [problem] = pool_problems("gpu", PyTorch(source_directory=".", entry_script="train.py"))
     assert "check PREFECT_API_URL" in problem
 
 

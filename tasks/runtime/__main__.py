@@ -11,6 +11,7 @@ import faulthandler
 import io
 import os
 import signal
+import site
 import sys
 import time
 import traceback
@@ -116,6 +117,8 @@ def _run_script(argv: list[str]) -> None:
     rest = sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
     sys.path[:] = [str(Path(script).resolve().parent), *rest]
     os.environ.pop("PYTHONSAFEPATH", None)  # ours, not the script's
+    if "TRAINYARD_PACKAGES" in os.environ:  # found by PYTHONPATH, which does not read their .pth files
+        site.addsitedir(os.environ["TRAINYARD_PACKAGES"])
     with io.open_code(script) as stream:
         code = compile(stream.read(), script, "exec", dont_inherit=True)
     exec(code, vars(_become_main(script)))

@@ -67,6 +67,7 @@ def _host_problems(estimator: PyTorch, hosts: Hosts) -> list[str]:
     asked = [name for name in NOT_ON_HOSTS if getattr(estimator, name)]
     return [
         *framework_problems(estimator.framework_version),
+        *([] if asked else _package_problems(estimator)),
         *host_problems(estimator, hosts, Settings().home),
         *(f"{name} is not available on hosts in this version: install the same there and here" for name in asked),
     ]
@@ -96,8 +97,8 @@ def _container_problems(estimator: PyTorch) -> list[str]:
     return [f"{name} is for container work pools; compute_target {target!r} is none" for name in asked]
 
 
-NOT_ON_HOSTS = ("pip_packages", "pip_requirements_file", "conda_packages", "conda_dependencies_file")
-"""An environment layer is on this machine alone."""
+NOT_ON_HOSTS = ("conda_packages", "conda_dependencies_file")
+"""A conda environment holds its own path, and is on this machine alone."""
 
 
 def _mpi_problems(estimator: PyTorch) -> list[str]:

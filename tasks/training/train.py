@@ -81,10 +81,11 @@ def train_model(
             (run.workspace / folder).mkdir(exist_ok=True)
         resumed = _prepare_checkpoints(run, estimator, data, context)
         views = make_views(estimator.references, data, run, context.home)
-        spec = launch_spec(estimator, run, views.paths, context, packages)
         if isinstance(estimator.compute_target, Hosts):
-            plan = hosts_plan(sys.executable, estimator.compute_target, run, data, context)
-            spec = on_hosts(spec, estimator, plan, views.paths)
+            plan = hosts_plan(sys.executable, estimator.compute_target, run, data, context, packages.site_packages)
+            spec = on_hosts(launch_spec(estimator, run, views.paths, context), estimator, plan, views.paths)
+        else:
+            spec = launch_spec(estimator, run, views.paths, context, packages)
         launcher = launcher_for(spec)
         command = launcher.build(spec)
         _describe_launch(run, command, estimator, resumed)

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.e2e.conftest import small_estimator, statuses, that_ran
-from trainyard import Hosts, errors, training_pipeline
+from tests.wheels import make_wheel, use_wheels
+from trainyard import Hosts, PyTorch, errors, training_pipeline
 from trainyard.tasks.blocks import HostsBlock
 
 pytestmark = pytest.mark.timeout(400)
@@ -37,3 +38,35 @@ def test_hosts_that_cannot_train_are_refused_by_name(prefect_server, two_hosts, 
     for host in two_hosts.hosts:
         assert f"host {host.address}: process_count_per_node=2, but it has slots=1" in str(caught.value)
         assert f"host {host.address}: nothing listens for ssh on port 2" in str(caught.value)
+
+
+SCRIPT = """\
+import subprocess, sys
+import helper, horovod.torch as hvd, named_by_pth, torch
+from trainyard import Run
+
+hvd.init()
+assert named_by_pth.HERE
+told = subprocess.run([sys.executable, "-c", "import helper; print(helper.ANSWER)"], capture_output=True, check=True)
+Run.get_context().log("answers", hvd.allreduce_(torch.tensor(float(helper.ANSWER)), op=hvd.Sum).item())
+Run.get_context().log("told", int(told.stdout))
+print("packages of", helper.__file__, flush=True)
+"""
+
+
+def test_packages_that_a_job_asks_for_are_on_every_host(prefect_server, two_hosts, home, tmp_path, monkeypatch):
+    use_wheels(monkeypatch, tmp_path / "wheels")
+    modules = {"helper.py": "ANSWER = 21\n", "elsewhere/named_by_pth.py": "HERE = True\n", "helper.pth": "elsewhere\n"}
+    make_wheel(tmp_path / "wheels", "helper", "1.0", modules=modules)
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "train.py").write_text(SCRIPT)
+    estimator = PyTorch(
+        source_directory=str(tmp_path / "project"),
+        entry_script="train.py",
+        pip_packages=["helper"],
+        compute_target=two_hosts.target(),
+        node_count=2,
+        distributed_backend="mpi",
+    )
+    trained = training_pipeline(estimator, export=None)
+    assert trained.metrics == {"answers": 42, "told": 21}

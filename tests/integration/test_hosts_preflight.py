@@ -56,10 +56,14 @@ def test_a_backend_that_does_not_run_on_hosts(problems):
     assert any("distributed_backend='gloo' does not run on hosts" in p for p in problems(distributed_backend="gloo"))
 
 
+def test_packages_that_do_not_go_with_what_is_installed_are_refused_on_hosts_too(problems):
+    (problem,) = problems(estimator={"pip_packages": ("torch<1.0",)})
+    assert "asks for torch<1.0, but torch" in problem
+
+
 def test_what_only_this_machine_can_have_is_refused_on_hosts(problems):
-    asked = {"pip_packages": ("wheel",), "conda_packages": ("sox",), "shm_size": "8g"}
+    asked = {"conda_packages": ("sox",), "shm_size": "8g"}
     assert problems(estimator=asked) == [
-        "pip_packages is not available on hosts in this version: install the same there and here",
         "conda_packages is not available on hosts in this version: install the same there and here",
         "shm_size is for container work pools; compute_target 'hosts' is none",
     ]

@@ -117,8 +117,11 @@ class Controller:
                 wanted=self._plan.hosts.network_interface,
                 use_gpu=self._job.use_gpu,
             )
-            import_path = [self._placement.code_directory, self._environment.get("PYTHONPATH")]
+            packages = self._placement.packages_directory
+            import_path = [self._placement.code_directory, packages, self._environment.get("PYTHONPATH")]
             env = {**defaults, **self._environment, "PYTHONPATH": ":".join(filter(None, import_path))}
+            if packages:
+                env["TRAINYARD_PACKAGES"] = packages
             self._connections[index].ask("begin", env=env)
 
         self._everywhere(begin)

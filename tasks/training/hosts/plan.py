@@ -50,6 +50,9 @@ class HostsPlan(Spec):
     run: str
     """Logs and records of the attempt, relative to the home."""
 
+    packages: str | None
+    """The folder here of the Python packages that the job asked for beside what is installed on the nodes."""
+
     datasets: tuple[str, ...]
     """Digests of the datasets; their manifests are in the folder ``manifests`` of the run."""
 
@@ -130,7 +133,14 @@ def on_hosts(
     )
 
 
-def hosts_plan(python: str, hosts: Hosts, run: RunDirectory, data: StagedData, context: StageContext) -> HostsPlan:
+def hosts_plan(
+    python: str,
+    hosts: Hosts,
+    run: RunDirectory,
+    data: StagedData,
+    context: StageContext,
+    packages: Path | None = None,
+) -> HostsPlan:
     """Where a run's directories are, here and on the nodes; writes down which files its datasets have."""
     manifests = run.path / "manifests"
     manifests.mkdir()
@@ -149,6 +159,7 @@ def hosts_plan(python: str, hosts: Hosts, run: RunDirectory, data: StagedData, c
         work=below_home(run.workspace),
         checkpoints=below_home(run.checkpoints),
         run=below_home(run.path),
+        packages=None if packages is None else str(packages),
         datasets=tuple(dict.fromkeys(dataset.sha256 for dataset in data.datasets)),
         grace_s=Settings().stop_grace_s,
     )

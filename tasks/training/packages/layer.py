@@ -19,7 +19,8 @@ from trainyard.tasks.training.packages.pip import run_pip
 log = logging.getLogger(__name__)
 
 STAMP = ".trainyard-layer.json"
-_BASE = "zz-trainyard-base.pth"  # last by name: what the layer's own .pth files add comes before
+BASE = "zz-trainyard-base.pth"
+"""Names the folders that a layer lies on; last by name: what the layer's own .pth files add comes before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ class Layer:
     def python(self) -> Path:
         """Its interpreter."""
         return self.path / "bin" / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        """The folder of its Python packages."""
+        (found,) = (self.path / "lib").glob("python*/site-packages")
+        return found
 
     def environment(self, inherited: Mapping[str, str], base: Path) -> dict[str, str]:
         """The variables that processes on the layer need beside their interpreter.
@@ -115,9 +122,8 @@ def is_whole(path: Path) -> bool:
 def _make(path: Path, below: list[str]) -> None:
     """Make a virtual environment whose own packages the folders below follow, their ``.pth`` files included."""
     venv.EnvBuilder(with_pip=False, symlinks=True).create(path)
-    (packages,) = (path / "lib").glob("python*/site-packages")
     added = "; ".join(f"site.addsitedir({folder!r})" for folder in below)
-    (packages / _BASE).write_text(f"import site; {added}\n")
+    (Layer(path).site_packages / BASE).write_text(f"import site; {added}\n")
 
 
 def _install(layer: Layer, requirements: str, held: int, timeout_s: float | None) -> None:

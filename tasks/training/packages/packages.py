@@ -64,6 +64,11 @@ class Packages:
         """The interpreter for the script."""
         return self.layer.python if self.layer is not None else Path(sys.executable)
 
+    @property
+    def site_packages(self) -> Path | None:
+        """The folder of the Python packages that are not installed otherwise."""
+        return self.layer.site_packages if self.layer is not None else None
+
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The whole environment of processes that use them, from what they would get otherwise."""
         found = dict(inherited)

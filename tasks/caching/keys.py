@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trainyard.tasks.artifacts.digests import digest_file, digest_value
+from trainyard.tasks.syntax import parse_source
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]  # the folder of trainyard.tasks
 _PREFIX = "trainyard.tasks."
@@ -105,7 +106,7 @@ def _module_file(name: str) -> Iterator[Path]:
 def _imports(path: Path, mtime_ns: int) -> frozenset[str]:
     """Dotted names below ``trainyard.tasks`` that a module imports, anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(parse_source(path.read_bytes())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from trainyard.tasks.errors import ExportError
+from trainyard.tasks.syntax import parse_source
 
 _RUNS_CODE = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 _main = ModuleType("__main__")
@@ -52,7 +53,7 @@ def _defined_names(path: Path) -> set[str]:
 
 def _parse(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_bytes(), filename=str(path))
+        return parse_source(path.read_bytes(), str(path))
     except SyntaxError:
         return ast.Module(body=[], type_ignores=[])  # of another Python, or a template: not the script that ran
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from trainyard.tasks.syntax import parse_source
+
 OURSELVES = "trainyard"
 _NO_EXTRA = {"extra": ""}
 
@@ -42,7 +44,7 @@ def _top_level_imports(scripts: Iterable[Path]) -> set[str]:
 @lru_cache(maxsize=4096)
 def _imports_of(script: Path, mtime_ns: int) -> frozenset[str]:
     try:
-        tree = ast.parse(script.read_bytes())
+        tree = parse_source(script.read_bytes())
     except (SyntaxError, ValueError):
         return frozenset()
     return frozenset(_module_names(tree))

@@ -132,7 +132,7 @@ def test_a_server_that_does_not_answer_is_one_sentence(home, digits):
     command = [str(TRAINYARD), "run", *map(str, digits)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert "prefect server start" in done.stderr
+    assert "Start that server" in done.stderr and "trainyard up" in done.stderr
     assert "Traceback" not in done.stderr
 
 

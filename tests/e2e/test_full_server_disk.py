@@ -4,12 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 
-import httpx
 import pytest
 
-from tests.integration.postgresql import free_port
+from tests.e2e.prefect_servers import prefect_server_on
 
 # Takes all that the server's disk has, its database's write-ahead log included, which has room in itself otherwise.
 FILL = """
@@ -25,30 +23,11 @@ with open(folder + "/hog", "wb", buffering=0) as hog, contextlib.suppress(OSErro
 """
 
 
-def answers(address):
-    try:
-        return httpx.get(f"{address}/health").status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 @pytest.fixture
 def server(small_disk, tmp_path):
     """The API's address of a server that works on the small disk."""
-    address = f"http://127.0.0.1:{(port := free_port())}/api"
-    env = {**os.environ, "PREFECT_HOME": str(small_disk / "prefect"), "PREFECT_SERVER_UI_API_URL": address}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        try:
-            until = time.monotonic() + 120
-            while not answers(address):
-                assert process.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()
-                time.sleep(0.3)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    with prefect_server_on(tmp_path, PREFECT_HOME=str(small_disk / "prefect")) as address:
+        yield address
 
 
 def test_a_server_without_room_is_one_message(server, small_disk, home, tmp_path):

@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
 
-from tests.integration.postgresql import free_port, missing, run_postgresql
+from tests.e2e.prefect_servers import prefect_server_on
+from tests.integration.postgresql import missing, run_postgresql
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -18,34 +18,17 @@ SECRET = "somebody:not-easily-guessed"
 
 @pytest.fixture
 def server(tmp_path):
-    """The API's address and the environment of a server on PostgreSQL."""
-    address = f"http://127.0.0.1:{(port := free_port())}/api"
-    with run_postgresql() as database, (tmp_path / "server.log").open("wb") as log:
-        env = {
-            **os.environ,
-            "PREFECT_HOME": str(tmp_path / "prefect"),
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
-            "PREFECT_SERVER_API_AUTH_STRING": SECRET,
-            "PREFECT_SERVER_UI_API_URL": address,
-        }
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        try:
-            until = time.monotonic() + 120
-            while not answers(address):
-                assert process.poll() is None and time.monotonic() < until, (tmp_path / "server.log").read_text()
-                time.sleep(0.3)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def answers(address):
-    try:
-        return httpx.get(f"{address}/health", auth=tuple(SECRET.split(":"))).status_code == 200
-    except httpx.HTTPError:
-        return False
+    """The API's address of a server on PostgreSQL."""
+    with (
+        run_postgresql() as database,
+        prefect_server_on(
+            tmp_path,
+            auth=SECRET,
+            PREFECT_HOME=str(tmp_path / "prefect"),
+            PREFECT_SERVER_DATABASE_CONNECTION_URL=database,
+        ) as address,
+    ):
+        yield address
 
 
 def test_the_pipeline_runs_through_a_server_on_postgresql_and_no_stranger_does(

@@ -77,8 +77,8 @@ def container_variables(client: SyncPrefectClient, pool: str, estimator: PyTorch
     Raises:
         InvalidInputError: The template has no such variable; names each.
     """
-    asked = {"image": estimator.custom_docker_image, "shm_size": estimator.shm_size}
     settings = {"image": "custom_docker_image", "shm_size": "shm_size"}
+    asked = {variable: getattr(estimator, setting) for variable, setting in settings.items()}
     wanted = {variable: value for variable, value in asked.items() if value is not None}
     if not wanted:
         return {}

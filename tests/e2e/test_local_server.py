@@ -138,7 +138,21 @@ def test_a_webhook_is_called_when_a_pipeline_fails(yard, deploy, monkeypatch, li
         with pytest.raises(errors.InvalidInputError):
             training_pipeline(PyTorch(source_directory=str(linear_project), entry_script="none.py"))
         assert b'"state": "Failed"' in received.get(timeout=60)
+        crash_before_it_began(yard)
+        assert b'"state": "Crashed"' in received.get(timeout=60)
         server.shutdown()
+
+
+def crash_before_it_began(yard):
+    """What a worker says of a run whose folder is missing."""
+    from prefect.states import Crashed, Pending
+
+    with yard.client() as client:
+        deployment = client.create_deployment(client.create_flow_from_name("training-pipeline"), "of-nobody")
+        run = client.create_flow_run_from_deployment(deployment)
+        client.set_flow_run_state(run.id, Pending())
+        client.set_flow_run_state(run.id, Crashed())
+        client.delete_deployment(deployment)
 
 
 def test_deploy_names_what_nobody_asks_for_any_more_and_removes_it_when_told(yard, deploy, monkeypatch):

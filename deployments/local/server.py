@@ -151,9 +151,8 @@ def _listener(wanted_port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
-            listener.listen(
-                _BACKLOG
-            )  # with SO_REUSEADDR two may bind a port, but only one of them may listen (socket(7))
+            # With SO_REUSEADDR two may bind a port, but only one of them may listen (socket(7)).
+            listener.listen(_BACKLOG)
         except OSError:
             listener.close()
         else:

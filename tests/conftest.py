@@ -4,11 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 PROJECTS = Path(__file__).parent / "projects"
 
@@ -37,7 +39,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Where tests are shared out among workers (``make test``), what is costly to have is had by one of them."""
     for item in items:
-        for fixture in ("yard", "two_hosts", "two_ranks", "plain"):
+        for fixture in ("yard", "two_hosts", "two_ranks", "plain", "first_run"):
             if fixture in item.fixturenames:
                 item.add_marker(pytest.mark.xdist_group(fixture))
 
@@ -50,13 +52,45 @@ def pytest_collection_finish(session):
 
 
 @pytest.fixture(scope="session")
-def prefect_server():
+def prefect_database(tmp_path_factory):
+    """Prefect's database with its tables and nothing in them, to be copied: a server takes six seconds to make them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    database = folder / "prefect-tables" / "prefect.db"
+    with FileLock(folder / "prefect-tables.lock"):  # one of the workers makes it, and the others wait
+        if not database.exists():
+            making = folder / "prefect-tables-unfinished"
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            subprocess.run(command, env={**os.environ, "PREFECT_HOME": str(making)}, check=True, capture_output=True)
+            making.rename(database.parent)
+    return database
+
+
+@pytest.fixture(scope="session")
+def prefect_home(prefect_database):
+    """Makes a home for Prefect (``PREFECT_HOME``) in which a server finds its tables; gives its path."""
+
+    def make(path):
+        path.mkdir(parents=True)
+        shutil.copy(prefect_database, path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_database, tmp_path_factory):
     """A real Prefect server on a database of its own, for the whole session; gives its API's URL."""
     from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield PREFECT_API_URL.value()
+    folder = tmp_path_factory.mktemp("prefect-server")
+    shutil.copy(prefect_database, folder / "prefect-test.db")  # where the harness has it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        harness = utilities.prefect_test_harness(server_startup_timeout=120)
+        with harness:
+            yield PREFECT_API_URL.value()
 
 
 @pytest.fixture(scope="session")

@@ -23,16 +23,21 @@ def small_estimator(project, points, **changes):
     return PyTorch(**values)
 
 
-@pytest.fixture
-def run_pipeline(prefect_server, home, linear_project, points):
+def pipeline_on(project, points):
     """Call the pipeline on the small project; keyword arguments change its parts."""
     from trainyard import training_pipeline
 
     def run(script_params=None, estimator=None, **parameters):
-        estimator = small_estimator(linear_project, points, script_params=script_params or {}, **(estimator or {}))
-        return training_pipeline(estimator, **{"export": OnnxExport(), "validation": OrtValidation(), **parameters})
+        changed = small_estimator(project, points, script_params=script_params or {}, **(estimator or {}))
+        return training_pipeline(changed, **{"export": OnnxExport(), "validation": OrtValidation(), **parameters})
 
     return run
+
+
+@pytest.fixture
+def run_pipeline(prefect_server, home, linear_project, points):
+    """The pipeline on a project, on data and in a home that are the test's own."""
+    return pipeline_on(linear_project, points)
 
 
 def statuses(result):
@@ -56,11 +61,13 @@ def mark():
 
 
 @pytest.fixture(scope="session")
-def yard(tmp_path_factory):
+def yard(tmp_path_factory, prefect_home):
     """A server and two workers, as ``trainyard up`` starts them; see ``tests/e2e/yard.py``."""
     from tests.e2e.yard import run_yard
 
-    with run_yard(tmp_path_factory.mktemp("yard")) as running:
+    folder = tmp_path_factory.mktemp("yard")
+    prefect_home(folder / "home" / "prefect")
+    with run_yard(folder) as running:
         yield running
 
 

@@ -1,12 +1,14 @@
 """Run twice: all cached. Change one thing: exactly the stages that depend on it run again."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import STAGES, statuses, that_ran
+from tests.conftest import PROJECTS, write_points
+from tests.e2e.conftest import STAGES, pipeline_on, statuses, that_ran
 from trainyard import OnnxExport, OrtValidation, StagePolicy
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -18,6 +20,31 @@ from trainyard.tasks.registry.task import REGISTER
 from trainyard.tasks.staging.task import STAGE
 from trainyard.tasks.training.task import TRAIN
 from trainyard.tasks.validation.task import VALIDATE
+
+
+@pytest.fixture(scope="module")
+def first_run(prefect_server, tmp_path_factory):
+    """A pipeline that has run: how to call it again, its home and its result. Tests take a copy of the home."""
+    folder = tmp_path_factory.mktemp("first-run")
+    shutil.copytree(PROJECTS / "linear", folder / "linear")
+    write_points(folder / "points")
+    run_pipeline = pipeline_on(folder / "linear", folder / "points")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINYARD_HOME", str(folder / "home"))
+        return run_pipeline, folder / "home", run_pipeline()
+
+
+@pytest.fixture
+def rerun(first_run, home):
+    """Call the pipeline in a home in which it has run once; keyword arguments change its parts."""
+    run_pipeline, where_it_ran, _ = first_run
+    subprocess.run(["cp", "-a", where_it_ran, home], check=True)  # hard links stay links, what is read-only stays so
+    return run_pipeline
+
+
+@pytest.fixture
+def result(first_run):
+    return first_run[-1]
 
 
 def training_runs(home):
@@ -37,15 +64,15 @@ def object_path(home, ref):
     return home / "store" / "objects" / ref["sha256"][:2] / ref["sha256"]
 
 
-def test_the_second_run_is_cached_and_starts_no_training(run_pipeline, home):
-    first = run_pipeline()
+def test_the_second_run_is_cached_and_starts_no_training(rerun, result, home):
     runs = training_runs(home)
-    second = run_pipeline()
-    assert that_ran(first) == STAGES
+    second = rerun()
+    assert that_ran(result) == STAGES
     assert that_ran(second) == []
+    assert len(runs) == 1
     assert training_runs(home) == runs
-    assert second.metrics == first.metrics
-    assert second.model_uri == first.model_uri
+    assert second.metrics == result.metrics
+    assert second.model_uri == f"file://{home}/store/models/linear/1"
     assert Path(second.onnx_path).is_file()
     assert {outcome.attempts for outcome in second.stages.values()} == {1}
 
@@ -135,8 +162,7 @@ def damaged(content):
     return [None, bytes([content[0] ^ 1]) + content[1:] if content else b"x"]
 
 
-def test_each_artifact_and_value_of_each_stage_is_proven_and_its_damage_reruns_exactly_its_stage(run_pipeline, home):
-    result = run_pipeline()
+def test_each_artifact_and_value_of_each_stage_is_proven_and_its_damage_reruns_exactly_its_stage(rerun, result, home):
     records = {name: record_of(result, home, name) for name in STAGES}
     found = {name: references_in(record.product) for name, record in records.items()}
     assert {name: list(refs) for name, refs in found.items()} == REFERENCES
@@ -160,61 +186,57 @@ def test_each_artifact_and_value_of_each_stage_is_proven_and_its_damage_reruns_e
         text = record.read_text()
         assert number in text
         record.write_text(text.replace(number, f"{number}-9"))
-    again = run_pipeline()
+    again = rerun()
     assert that_ran(again) == ["metrics", "validate"]
     assert again.metrics == result.metrics
     assert again.validation.max_abs_error >= 0
 
 
-@pytest.mark.parametrize("damage", ["delete", "flip"])
-def test_a_damaged_artifact_reruns_exactly_its_stage(run_pipeline, home, damage):
-    result = run_pipeline()
-    victims = {
-        "export": product_of(result, home, "export")["bundle"],
-        "train": product_of(result, home, "train")["records"],
-    }
-    for stage, ref in victims.items():
-        path = object_path(home, ref)
-        path.chmod(0o644)
-        path.unlink() if damage == "delete" else path.write_bytes(b"x" + path.read_bytes()[1:])
-        ran = that_ran(run_pipeline())
+@pytest.mark.parametrize(
+    ("stage", "artifact", "damage", "expected"),
+    [
+        ("export", "bundle", "delete", ["export"]),
         # A training that is made again leaves the same model, but new times in its records: these are collected.
-        assert ran == {"export": ["export"], "train": ["train", "metrics"]}[stage]
+        ("train", "records", "flip", ["train", "metrics"]),
+    ],
+)
+def test_a_damaged_artifact_reruns_exactly_its_stage(rerun, result, home, stage, artifact, damage, expected):
+    path = object_path(home, product_of(result, home, stage)[artifact])
+    path.chmod(0o644)
+    path.unlink() if damage == "delete" else path.write_bytes(b"x" + path.read_bytes()[1:])
+    assert that_ran(rerun()) == expected
 
 
-def test_a_staged_file_that_is_damaged_is_staged_again(run_pipeline, home):
-    run_pipeline()
+def test_a_staged_file_that_is_damaged_is_staged_again(rerun, home):
     (staged,) = (home / "datasets").glob("*/data/points.npy")
     staged.parent.chmod(0o755)
     staged.chmod(0o644)
     staged.write_bytes(staged.read_bytes()[:-1] + b"\xff")
-    assert that_ran(run_pipeline()) == ["stage"]
+    assert that_ran(rerun()) == ["stage"]
 
 
-def test_refresh_and_off(run_pipeline):
-    run_pipeline()
-    assert that_ran(run_pipeline(policies={"export": StagePolicy(cache="refresh")})) == ["export"]
-    assert that_ran(run_pipeline(policies={"metrics": StagePolicy(cache="off")})) == ["metrics"]
-    assert that_ran(run_pipeline()) == []
+def test_refresh_and_off(rerun):
+    assert that_ran(rerun(policies={"export": StagePolicy(cache="refresh")})) == ["export"]
+    assert that_ran(rerun(policies={"metrics": StagePolicy(cache="off")})) == ["metrics"]
+    assert that_ran(rerun()) == []
 
 
-def test_the_local_copy_of_the_model_is_made_again(run_pipeline):
-    first = run_pipeline()
+def test_the_local_copy_of_the_model_is_made_again(rerun, home):
+    first = rerun()
+    assert Path(first.onnx_path).is_relative_to(home)
     content = Path(first.onnx_path).read_bytes()
     shutil.rmtree(Path(first.onnx_path).parent)
-    assert Path(run_pipeline().onnx_path).read_bytes() == content
+    assert Path(rerun().onnx_path).read_bytes() == content
 
 
-def test_a_store_that_has_moved_keeps_its_cache(run_pipeline, tmp_path):
-    first = run_pipeline(store=str(tmp_path / "here"))
-    shutil.move(tmp_path / "here", tmp_path / "there")
-    moved = run_pipeline(store=str(tmp_path / "there"))
+def test_a_store_that_has_moved_keeps_its_cache(rerun, home, tmp_path):
+    shutil.move(home / "store", tmp_path / "there")
+    moved = rerun(store=str(tmp_path / "there"))
     assert that_ran(moved) == []
-    assert moved.model_uri == first.model_uri.replace("/here/", "/there/")
+    assert moved.model_uri == f"file://{tmp_path}/there/models/linear/1"
 
 
-def test_a_damaged_file_of_the_source_is_made_whole_and_nothing_runs(run_pipeline, home):
-    result = run_pipeline(export=None)
+def test_a_damaged_file_of_the_source_is_made_whole_and_nothing_runs(rerun, result, home):
     source = object_path(home, product_of(result, home, "train")["source"])
     source.write_bytes(b"damaged")
-    assert set(statuses(run_pipeline(export=None)).values()) == {"cached"}
+    assert set(statuses(rerun(export=None)).values()) == {"cached"}

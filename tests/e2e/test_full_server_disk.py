@@ -24,9 +24,9 @@ with open(folder + "/hog", "wb", buffering=0) as hog, contextlib.suppress(OSErro
 
 
 @pytest.fixture
-def server(small_disk, tmp_path):
+def server(small_disk, tmp_path, prefect_home):
     """The API's address of a server that works on the small disk."""
-    with prefect_server_on(tmp_path, PREFECT_HOME=str(small_disk / "prefect")) as address:
+    with prefect_server_on(tmp_path, PREFECT_HOME=str(prefect_home(small_disk / "prefect"))) as address:
         yield address
 
 

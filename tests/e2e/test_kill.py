@@ -81,12 +81,12 @@ def test_kill_9_of_the_flow_leaves_nothing_and_training_goes_on(prefect_server, 
     assert not list(home.glob("checkpoints/*")), "checkpoints of a finished training are discarded"
 
 
-def test_kill_9_does_not_leave_prefects_embedded_server(home, linear_project, points, tmp_path):
+def test_kill_9_does_not_leave_prefects_embedded_server(prefect_home, home, linear_project, points, tmp_path):
     """With no server configured, Prefect starts one as our child; it must go with us."""
     from tests.e2e.conftest import small_estimator
 
     estimator = small_estimator(linear_project, points, script_params={"--nap": 600})
-    env = environment(home, PREFECT_HOME=str(tmp_path / "prefect"))
+    env = environment(home, PREFECT_HOME=str(prefect_home(tmp_path / "prefect")))
     with (tmp_path / "log").open("wb") as log:
         process = start(estimator, env, log)
         try:

@@ -33,6 +33,7 @@ from trainyard.deployments.local.server import (
     services_folder,
 )
 from trainyard.deployments.local.workers import ensure_workers, worker_name
+from trainyard.flows.work_pools import cancel_active_runs
 from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError
 from trainyard.tasks.settings import Settings
 
@@ -93,8 +94,10 @@ def pool(prefect_server):
 
 @pytest.fixture
 def run_of_a_worker(pool):
-    """Makes flow runs as a worker has them: of a work pool, and running."""
+    """Makes flow runs as a worker has them: of a work pool, and running. Other tests' runs are none any more."""
     with get_client(sync_client=True) as client:
+        for left in cancel_active_runs():
+            client.set_flow_run_state(left, Cancelled(), force=True)
         deployment = client.create_deployment(client.create_flow(idle), name=pool, work_pool_name=pool)
 
         def make():
@@ -220,8 +223,9 @@ def test_a_port_is_had_from_the_moment_that_it_was_found_free():
         assert again.getsockname()[1] == port
 
 
-def test_the_server_answers_on_the_socket_that_it_was_given(home):
+def test_the_server_answers_on_the_socket_that_it_was_given(home, prefect_home):
     """Who asks while it starts waits, and gets its answer."""
+    prefect_home(home / "prefect")
     server = _start(home, wanted_port=0)
     try:
         with pytest.raises(PrefectUnavailableError, match="Another Prefect server"):

@@ -203,6 +203,8 @@ def test_data_that_is_announced_starts_a_run(yard):
         try:
             (run,) = wait_for(started, 60)
             assert run.parameters["model_name"] == "digits"
+            # Before, Prefect's worker would pass over the wish to cancel it.
+            assert wait_for(lambda: [run.state_name for run in started()] == ["Running"], 120)
         finally:  # it would train for a minute, beside the tests that come after this one
             for run in started():
                 client.set_flow_run_state(run.id, Cancelling())
@@ -234,14 +236,14 @@ def test_deploy_without_a_project_or_a_server_says_what_to_do(yard, tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ["--no-server"]])
-def test_run_finds_the_server_unless_told_not_to(yard, linear_project, points, tmp_path, options):
+def test_run_finds_the_server_unless_told_not_to(yard, prefect_home, linear_project, points, tmp_path, options):
     estimator = {
         "source_directory": str(linear_project),
         "entry_script": "train.py",
         "script_params": {"--data-dir": {"url": str(points)}},
     }
     (tmp_path / "pipeline.json").write_text(json.dumps({"estimator": estimator, "export": None}))
-    changes = {"PREFECT_HOME": str(tmp_path / "prefect")}
+    changes = {"PREFECT_HOME": str(prefect_home(tmp_path / "prefect"))}
     result = json.loads(yard.trainyard("run", tmp_path / "pipeline.json", "--json", *options, **changes).stdout)
     with yard.client() as client:
         known = [str(run.id) for run in client.read_flow_runs()]

@@ -204,7 +204,7 @@ def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_w
 
 def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):
     afresh = {"train": {"cache": "refresh"}}  # and yet not in the second attempt
-    caller = yard.start(job({"--nap": 1.0, "--epochs": 12, "--seed": 4}), here, policies=afresh)
+    caller = yard.start(job({"--nap": 1.0, "--epochs": 8, "--seed": 4}), here, policies=afresh)
     ranks = wait_for(training, 120)
     assert ranks
     (flow,) = [p for p in yard.service("worker-gpu") if "prefect.engine" in command_of(p)]

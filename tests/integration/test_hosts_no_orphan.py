@@ -174,10 +174,10 @@ def test_nothing_is_left(start, two_hosts, home, end):
 
 
 def test_nothing_is_left_after_the_deadline(start, home):
-    running = start(max_run_duration_seconds=75)
+    running = start(max_run_duration_seconds=45)
     assert wait_for(lambda: running.caller.poll() is not None, 120)
     assert wait_for(lambda: not alive({*running.processes, *marked(home)}), WITHIN_S)
-    assert "did not finish within 75 seconds" in running.log.read_text()
+    assert "did not finish within 45 seconds" in running.log.read_text()
     assert running.caller.returncode != 0
 
 

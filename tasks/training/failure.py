@@ -1,6 +1,7 @@
 """From a run that ended badly to the error that says which rank failed first, and why."""
 
 import re
+import signal
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
@@ -187,6 +188,6 @@ def _how_it_ended(report: ExitReport) -> str:
         name = signal_name(report.returncode)
         hint = "; the system ends processes so when memory runs out" if name == "SIGKILL" else ""
         return f"the launcher was ended by {name}{hint}"
-    if report.returncode > 128:
-        return f"exit status {report.returncode}, which stands for signal {report.returncode - 128}"
+    if report.returncode - 128 in signal.valid_signals():
+        return f"exit status {report.returncode}, which stands for {signal_name(128 - report.returncode)}"
     return f"exit status {report.returncode}"

@@ -90,7 +90,7 @@ def start(command: LaunchCommand, *, log_path: Path, grace_s: float, held: int |
     scratch = Path(tempfile.mkdtemp(prefix=scratch_prefix("launch")))
     spec_path = scratch / SPEC
     spec_path.touch(0o600)  # it holds the environment
-    spec_path.write_text(json.dumps(_supervisor_spec(command, grace_s)))
+    spec_path.write_text(json.dumps(_supervisor_spec(command, scratch, grace_s)))
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", supervisor.__file__, str(spec_path), str(scratch / REPORT)],
@@ -110,10 +110,10 @@ def run_command(
     return start(command, log_path=log_path, grace_s=grace_s, held=held).wait(on_tick)
 
 
-def _supervisor_spec(command: LaunchCommand, grace_s: float) -> dict[str, Any]:
+def _supervisor_spec(command: LaunchCommand, scratch: Path, grace_s: float) -> dict[str, Any]:
     return {
         "argv": list(command.argv),
-        "env": dict(command.env),
+        "env": {**command.env, **dict.fromkeys(command.scratch_variables, str(scratch))},
         "cwd": str(command.cwd),
         "timeout_s": command.timeout_s,
         "grace_s": grace_s,

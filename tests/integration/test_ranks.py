@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -231,6 +232,16 @@ def test_threads_are_as_many_as_the_user_says(ranks, backend, processes):
     assert ranks(script, backend, processes, environment_variables=variables) is None
     assert ranks.logs() == ["threads: 7\n"] * processes
     assert [each["num_threads"] for each in ranks.devices()] == [7] * processes
+
+
+def test_two_trainings_share_no_directory_of_open_mpi(ranks):
+    script = "import os; print(os.environ['PMIX_SERVER_TMPDIR'])\n"
+    assert ranks(script, "mpi", environment_variables=ALONE) is None
+    (first,) = {Path(log.strip()).parent for log in ranks.logs()}
+    assert ranks(script, "mpi", environment_variables=ALONE) is None
+    (second,) = {Path(log.strip()).parent for log in ranks.logs()}
+    assert first != second
+    assert first.name.startswith("trainyard-launch-") and not first.exists(), "removed at the end"
 
 
 @pytest.mark.parametrize("backend", MULTI_RANK)

@@ -64,7 +64,7 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchCommand:
-    """The exact request: nothing is added when it is run."""
+    """The exact request: nothing but a scratch directory is added when it is run."""
 
     argv: tuple[str, ...]
     """Program and arguments; no shell reads them."""
@@ -77,6 +77,9 @@ class LaunchCommand:
 
     timeout_s: float | None
     """Seconds until it is ended, or None."""
+
+    scratch_variables: tuple[str, ...] = ()
+    """Environment variables that name a directory of the job's own, on this machine's disk and removed after it."""
 
 
 def thread_environment(spec: LaunchSpec) -> dict[str, str]:

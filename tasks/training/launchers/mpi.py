@@ -9,12 +9,18 @@ from trainyard.tasks.training.launchers.command import (
     thread_environment,
 )
 
+SESSION_VARIABLES = ("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base")
+"""Where Open MPI 5 and 4 keep the files of a session."""
+
 
 def build(spec: LaunchSpec) -> LaunchCommand:
     """The ``mpirun`` command for a spec.
 
     ``python -m mpi4py`` runs each rank, so that an exception that escapes before our own handling aborts the job
     instead of leaving the other ranks waiting (mpi4py's documentation, "mpi4py.run").
+
+    Each job has a session directory of its own. In the one that a user's jobs share, an ``mpirun`` that ends and one
+    that begins get in each other's way: the second says that its "listener thread failed to start" (see docs/adr/0004).
     """
     return LaunchCommand(
         argv=(
@@ -34,6 +40,7 @@ def build(spec: LaunchSpec) -> LaunchCommand:
         env={**spec.environment, **thread_environment(spec), **device_environment(spec)},
         cwd=spec.working_directory,
         timeout_s=spec.timeout_s,
+        scratch_variables=tuple(name for name in SESSION_VARIABLES if name not in spec.environment),
     )
 
 

@@ -139,7 +139,8 @@ def test_ranks_that_were_asked_to_stop_have_not_failed(run_directory):
     [
         (ExitReport(-9, "exited", 1.0, 0), "SIGKILL; the system ends processes so when memory runs out"),
         (ExitReport(-11, "exited", 1.0, 0), "SIGSEGV"),
-        (ExitReport(137, "exited", 1.0, 0), "stands for signal 9"),
+        (ExitReport(137, "exited", 1.0, 0), "exit status 137, which stands for SIGKILL."),
+        (ExitReport(213, "exited", 1.0, 0), "exit status 213."),
         (ExitReport(7, "exited", 1.0, 0), "exit status 7"),
         (ExitReport(127, "not-started", 0.0, 0, "No such file: mpirun"), "No such file: mpirun"),
         (ExitReport(1, "supervisor-lost", 0.0, 0), "ended from outside"),

@@ -59,6 +59,15 @@ def test_mpi_starts_one_rank_a_process_through_mpi4py():
     assert command.timeout_s == 60.0
 
 
+def test_each_mpirun_has_a_session_directory_of_its_own_unless_one_is_named():
+    job = {"distributed_backend": "mpi", "process_count_per_node": 2}
+    four, five = "OMPI_MCA_orte_tmpdir_base", "PRTE_MCA_prte_tmpdir_base"
+    assert set(build_launch_command(spec(**job)).scratch_variables) == {four, five}
+    command = build_launch_command(spec(**job, environment={five: "/fast/disk"}))
+    assert command.scratch_variables == (four,)
+    assert command.env[five] == "/fast/disk"
+
+
 def test_mpi_takes_the_mpirun_beside_the_interpreter(tmp_path):
     (tmp_path / "mpirun").touch()
     command = build_launch_command(spec(distributed_backend="mpi", python=str(tmp_path / "python")))

@@ -1,5 +1,6 @@
 """Real processes, because what matters is what the kernel does: who is left, and why a command ended."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -60,6 +61,13 @@ def test_a_program_that_does_not_exist_is_reported(tmp_path):
 def test_output_goes_to_the_log(tmp_path):
     run(tmp_path, command("import sys; print('out'); print('err', file=sys.stderr)"))
     assert sorted((tmp_path / "launcher.log").read_text().split()) == ["err", "out"]
+
+
+def test_scratch_variables_name_a_directory_that_ends_with_the_command(tmp_path):
+    code = "import os, pathlib; pathlib.Path(os.environ['HERE'], 'made').touch(); print(os.environ['HERE'])"
+    run(tmp_path, dataclasses.replace(command(code), scratch_variables=("HERE",)))
+    said = (tmp_path / "launcher.log").read_text().strip()
+    assert said and not Path(said).exists()
 
 
 def test_the_deadline_ends_it(tmp_path):

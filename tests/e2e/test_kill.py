@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from tests.processes import wait_for
+from tests.processes import are_gone, command_of, describe, wait_for
 
 CALLER = """
 import json, sys
@@ -41,14 +41,6 @@ def checkpoint_epochs(home):
     return max(epochs, default=0)
 
 
-def command_line(process):
-    """Empty where it has ended since it was listed."""
-    try:
-        return process.cmdline() or [""]
-    except psutil.NoSuchProcess:
-        return [""]
-
-
 def family(pid):
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
@@ -65,12 +57,12 @@ def test_kill_9_of_the_flow_leaves_nothing_and_training_goes_on(prefect_server, 
         first = start(estimator, env, log)
         assert wait_for(lambda: checkpoint_epochs(home) >= 2, 90), (tmp_path / "log").read_text()
         processes = family(first.pid)
-        ranks = [p for p in processes if "mpi4py" in command_line(p) and "python" in command_line(p)[0]]
+        ranks = [p for p in processes if "mpi4py" in command_of(p) and "python" in command_of(p)[0]]
         assert len(ranks) == 2 * 3, "a rank, its keeper and its stub have the same command line"
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        gone = wait_for(lambda: not [p for p in processes if p.is_running() and p.status() != "zombie"], 15)
-        assert gone, [p.cmdline() for p in processes if p.is_running()]
+        gone = wait_for(lambda: are_gone(processes), 15)
+        assert gone, describe(processes)
         reached = checkpoint_epochs(home)
         assert reached < 8
 
@@ -92,11 +84,11 @@ def test_kill_9_does_not_leave_prefects_embedded_server(prefect_home, home, line
         try:
             assert wait_for(lambda: checkpoint_epochs(home) >= 1, 120), (tmp_path / "log").read_text()
             processes = family(process.pid)
-            assert [p for p in processes if any("prefect.server.api.server" in word for word in p.cmdline())]
+            assert [p for p in processes if any("prefect.server.api.server" in word for word in command_of(p))]
         finally:
             process.kill()
             process.wait()
-    assert wait_for(lambda: not [p for p in processes if p.is_running() and p.status() != "zombie"], 15)
+    assert wait_for(lambda: are_gone(processes), 15)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -111,4 +103,4 @@ def test_asking_the_flow_to_stop_leaves_nothing(prefect_server, home, linear_pro
         process.send_signal(signum)
         process.wait(timeout=30)
     assert process.returncode != 0
-    assert wait_for(lambda: not [p for p in processes if p.is_running() and p.status() != "zombie"], 15)
+    assert wait_for(lambda: are_gone(processes), 15)

@@ -12,8 +12,8 @@ import time
 import psutil
 import pytest
 
-from tests.e2e.yard import LOST_AFTER_S, ROOT, wait_for
-from tests.processes import describe
+from tests.e2e.yard import LOST_AFTER_S, ROOT
+from tests.processes import describe, wait_for
 from trainyard.cli import app, models_app
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import CANCEL_POLL_S, LIMIT_S, describe, marked, wait_for
+from tests.processes import CANCEL_POLL_S, LIMIT_S, command_of, describe, marked, wait_for
 
 PROJECT = Path(__file__).parents[1] / "projects" / "failing"
 PROCESSES = {  # under mpirun: flow, supervisor, mpirun; a rank: stub, keeper, itself, two children, two workers
@@ -56,7 +56,7 @@ def start(command, log, env):
 
 def one(processes, *words):
     """The oldest process with some words in its command line."""
-    found = [p for p in processes if all(word in " ".join(p.cmdline()) for word in words)]
+    found = [p for p in processes if all(word in " ".join(command_of(p)) for word in words)]
     return min(found, key=lambda process: (process.create_time(), process.pid))
 
 

@@ -16,8 +16,8 @@ from prefect.client.schemas.actions import WorkPoolCreate
 
 from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
-from tests.e2e.yard import LOST_AFTER_S, are_gone, command_of, runs_below, wait_for
-from tests.processes import CANCEL_POLL_S, LIMIT_S, describe, marked
+from tests.e2e.yard import LOST_AFTER_S, runs_below
+from tests.processes import CANCEL_POLL_S, LIMIT_S, are_gone, command_of, describe, marked, wait_for
 from trainyard import errors
 from trainyard.flows.work_pools import live_workers
 from trainyard.tasks.artifacts.digests import digest_file

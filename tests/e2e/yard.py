@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tests.processes import are_gone, command_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOST_AFTER_S = "150"
@@ -111,22 +112,6 @@ class Yard:
         return SyncPrefectClient(self.api_url)
 
 
-def command_of(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def wait_for(condition, seconds):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    return condition()
-
-
 def runs_below(yard, run_id):
     """The flow runs that a run started, oldest first."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
@@ -134,10 +119,6 @@ def runs_below(yard, run_id):
     parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
     with yard.client() as client:
         return sorted(client.read_flow_runs(flow_run_filter=parent), key=lambda run: run.created)
-
-
-def are_gone(processes):
-    return not [process for process in processes if process.is_running() and process.status() != "zombie"]
 
 
 @contextmanager

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.processes import are_gone, command_of, describe, marked, wait_for
 from trainyard import Datastore, PyTorch
 
 PROJECT = Path(__file__).parents[1] / "projects" / "parallel"
@@ -47,46 +47,14 @@ class Running:
 
     def one(self, *words):
         """The process whose command line has these words."""
-        return next(p for p in self.processes if all(any(word in part for part in command(p)) for word in words))
+        return next(p for p in self.processes if all(any(word in part for part in command_of(p)) for word in words))
 
     def kill(self, *words, signum=signal.SIGKILL):
         self.one(*words).send_signal(signum)
 
 
-def command(process):
-    try:
-        return process.cmdline()
-    except psutil.NoSuchProcess:
-        return []
-
-
-def marked(home):
-    """Processes that hold the run's directory in their environment, wherever they are."""
-    needle, found = str(home).encode(), []
-    for process in psutil.process_iter():
-        try:
-            if needle in Path(f"/proc/{process.pid}/environ").read_bytes():
-                found.append(process)
-        except OSError:
-            continue
-    return found
-
-
 def caller_process(caller):
     return psutil.Process(caller.pid)
-
-
-def alive(processes):
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-
-
-def wait_for(condition, seconds):
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 def below(process):
@@ -95,7 +63,7 @@ def below(process):
 
 def everything(caller, hosts, home):
     sessions = [p for host in hosts.hosts for p in below(host.sshd)]
-    return list({*below(caller), psutil.Process(caller.pid), *sessions, *marked(home)})
+    return list({*below(caller), psutil.Process(caller.pid), *sessions, *marked(str(home))})
 
 
 @pytest.fixture
@@ -133,8 +101,8 @@ def start(two_hosts, points, home, tmp_path):
         assert caller.poll() is None, (tmp_path / "log").read_text()
         found = everything(caller, two_hosts, home)
         running = Running(caller, home, found, two_hosts.bridge, tmp_path / "log")
-        assert len([p for p in running.processes if "sleep" in command(p)]) == 4
-        shown = [p for p in running.processes if any(SECRET in word for word in command(p))]
+        assert len([p for p in running.processes if "sleep" in command_of(p)]) == 4
+        shown = [p for p in running.processes if any(SECRET in word for word in command_of(p))]
         assert shown == [caller_process(caller)], "values of the environment are in nobody's arguments but the test's"
         return running
 
@@ -169,14 +137,14 @@ CASES = {
 def test_nothing_is_left(start, two_hosts, home, end):
     running = start()
     end(running)
-    left = [*running.processes, *marked(home)]
-    assert wait_for(lambda: not alive({*left, *marked(home)}), WITHIN_S), [command(p) for p in alive(left)]
+    left = [*running.processes, *marked(str(home))]
+    assert wait_for(lambda: are_gone({*left, *marked(str(home))}), WITHIN_S), describe(left)
 
 
 def test_nothing_is_left_after_the_deadline(start, home):
     running = start(max_run_duration_seconds=45)
     assert wait_for(lambda: running.caller.poll() is not None, 120)
-    assert wait_for(lambda: not alive({*running.processes, *marked(home)}), WITHIN_S)
+    assert wait_for(lambda: are_gone({*running.processes, *marked(str(home))}), WITHIN_S)
     assert "did not finish within 45 seconds" in running.log.read_text()
     assert running.caller.returncode != 0
 
@@ -186,7 +154,7 @@ def test_nothing_is_left_where_the_network_is_cut(start, home):
     running = start()
     cut_network(running)
     try:
-        gone = wait_for(lambda: not alive({*running.processes, *marked(home)}), 10 + 5 + WITHIN_S)
-        assert gone, [command(p) for p in alive(running.processes)]
+        gone = wait_for(lambda: are_gone({*running.processes, *marked(str(home))}), 10 + 5 + WITHIN_S)
+        assert gone, describe(running.processes)
     finally:
         subprocess.run(["ip", "link", "set", f"{running.bridge}v2", "up"], check=True)

@@ -4,13 +4,13 @@ import dataclasses
 import json
 import os
 import signal
-import time
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.processes import command_of, marked, wait_for
 from trainyard import PyTorch, errors
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.caching.keys import StageKey
@@ -129,27 +129,6 @@ def ranks(tmp_path, monkeypatch):
     return Ranks(tmp_path, monkeypatch)
 
 
-def alive(run):
-    """Processes whose environment names a run, by its directory."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TRAINYARD_RUN_ID") == run.name:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-
-
-def wait_for(condition, seconds=15):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 HOSTILE = ["--log", "--n", "--", "-m", "--nproc-per-node=7", "a b", "$HOME", "it's", "-", "ü\n", "--help"]
 SAYS = """
 import sys
@@ -262,7 +241,7 @@ def test_a_rank_that_fails_is_named_and_does_not_hang_the_others(
     assert (error.rank, error.exit_code) == (1, exit_code)
     assert "Rank 1 on" in str(error) and words in str(error)
     assert len(ranks.logs()) == 2
-    assert alive(ranks.run) == []
+    assert marked(ranks.run.name) == []
 
 
 @pytest.mark.parametrize(
@@ -303,7 +282,7 @@ def test_kill_9_leaves_nothing(ranks, backend, victim):
     def kill():
         if killed or not all((ranks.workspace / f"up-{rank}").exists() for rank in range(2)):
             return
-        (supervisor,) = [p for p in psutil.Process().children() if "supervisor.py" in " ".join(p.cmdline())]
+        (supervisor,) = [p for p in psutil.Process().children() if "supervisor.py" in " ".join(command_of(p))]
         (launcher,) = supervisor.children()
         killed.append(launcher.pid if victim == "launcher" else ranks.pids()[0])
         os.kill(killed[0], signal.SIGKILL)
@@ -311,7 +290,7 @@ def test_kill_9_leaves_nothing(ranks, backend, victim):
     error = ranks(script, backend, on_tick=kill)
     assert killed
     assert isinstance(error, errors.TrainingFailedError)
-    assert wait_for(lambda: alive(ranks.run) == [])
+    assert wait_for(lambda: marked(ranks.run.name) == [])
 
 
 def test_ranks_that_joined_each_other_by_rpc(ranks):

@@ -65,9 +65,10 @@ def test_output_goes_to_the_log(tmp_path):
 
 def test_scratch_variables_name_a_directory_that_ends_with_the_command(tmp_path):
     code = "import os, pathlib; pathlib.Path(os.environ['HERE'], 'made').touch(); print(os.environ['HERE'])"
-    run(tmp_path, dataclasses.replace(command(code), scratch_variables=("HERE",)))
-    said = (tmp_path / "launcher.log").read_text().strip()
-    assert said and not Path(said).exists()
+    report = run(tmp_path, dataclasses.replace(command(code), scratch_variables=("HERE",)))
+    said = (tmp_path / "launcher.log").read_text()
+    assert report.returncode == 0, said
+    assert not Path(said.strip()).exists()
 
 
 def test_the_deadline_ends_it(tmp_path):

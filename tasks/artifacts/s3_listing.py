@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree
 
-_EVENT = "before-parse.s3.ListObjectsV2"
+# Not "s3.ListObjectsV2": botocore's own handlers of "s3.*" would parse the answer, all of it, before this one.
+_EVENT = "before-parse.*.ListObjectsV2"
 _READ = ("Key", "Size", "ETag", "LastModified")
 
 

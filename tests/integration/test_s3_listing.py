@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+from botocore import handlers
 
 from trainyard.tasks.artifacts import s3_listing
 from trainyard.tasks.artifacts.objects import ObjectInfo
@@ -44,6 +45,18 @@ def test_both_parsers_say_the_same_of_odd_names(listed, monkeypatch):
     assert taken  # it was asked, and what it could not read was left to botocore
 
 
+def test_botocore_does_not_parse_the_objects_to_find_that_there_is_no_error(listed, monkeypatch):
+    looked_at, look = [], handlers._looks_like_special_case_error
+
+    def spy(status, body):
+        looked_at.append(body)
+        return look(status, body)
+
+    monkeypatch.setattr(handlers, "_looks_like_special_case_error", spy)
+    assert len(listed()) == len(ODD_NAMES) + 1
+    assert looked_at and not any(b"<Contents>" in body for body in looked_at)
+
+
 def take(xml, status=200):
     response, added = {"status_code": status, "body": xml.encode()}, {}
     s3_listing._take_objects(response, added)
@@ -62,6 +75,7 @@ def test_objects_are_taken_and_the_rest_is_left(namespace):
 
 
 UNEXPECTED = {
+    "an error": "<Error><Code>InternalError</Code></Error>",
     "cut short": "<ListBucketResult><Contents>",
     "no size": "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
     "odd size": f"<ListBucketResult>{OBJECT.format(key='a').replace('>3<', '>x<')}</ListBucketResult>",

@@ -139,6 +139,9 @@ class FastReader:
         return obstore.get(self._store(bucket), key, options=options)
 
     def _store(self, bucket: str) -> "S3Store":
+        store = self._stores.get(bucket)
+        if store is not None:
+            return store
         with self._lock:
             if bucket not in self._stores:
                 self._stores[bucket] = _open_store(self._fs, bucket)

@@ -134,6 +134,20 @@ class Location:
             return self.read_version(info)
         return self._read_stream()
 
+    def read_whole(self, info: ObjectInfo) -> Block | None:
+        """The bytes of one listed version of the object here; None where they do not come in one answer.
+
+        Raises:
+            ObjectChangedError: The object is not, or no longer, that version.
+            StorageUnavailableError: Fewer bytes came than were listed.
+        """
+        if not self._is_s3 or info.etag is None or info.num_bytes > s3_objects.BLOCK_BYTES:
+            return None
+        try:
+            return s3_objects.read_whole(self._fs, self._path, info, self.url, fast=self._fast)
+        except StorageNotFoundError as error:
+            raise changed(self.url) from error
+
     def read_version(self, info: ObjectInfo) -> Iterator[Block]:
         """The bytes of one listed version of the object here, a block at a time; never a mixture.
 
@@ -144,6 +158,10 @@ class Location:
             ObjectChangedError: The object is not, or no longer, that version.
             StorageUnavailableError: Fewer bytes came than were listed.
         """
+        whole = self.read_whole(info)
+        if whole is not None:
+            yield whole
+            return
         ranged = self._is_s3 and info.etag is not None
         blocks = (
             s3_objects.read_blocks(self._fs, self._path, info, self.url, fast=self._fast)
@@ -157,8 +175,7 @@ class Location:
                 yield block
         except StorageNotFoundError as error:
             raise changed(self.url) from error
-        if not ranged or info.num_bytes > s3_objects.BLOCK_BYTES:  # a single answer is one version already
-            self._require_version(info)
+        self._require_version(info)
         if num_bytes != info.num_bytes:
             raise cut_short(self.url, info.num_bytes, num_bytes)
 

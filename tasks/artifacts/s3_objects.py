@@ -127,6 +127,11 @@ def swap_object(fs: Any, path: str, data: bytes, etag: str | None) -> ObjectInfo
     return ObjectInfo(key.rsplit("/", 1)[-1], len(data), version, f'"{version}"')
 
 
+def read_whole(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Block:
+    """The bytes of one version of an object of at most ``BLOCK_BYTES``; raises as ``read_blocks``."""
+    return _read_block(fs, FastReader.of(fs) if fast else None, path, info, 0, info.num_bytes, url)
+
+
 def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Iterator[Block]:
     """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
 
@@ -140,9 +145,6 @@ def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -
     def read(start: int) -> Block:
         return _read_block(fs, reader, path, info, start, min(start + BLOCK_BYTES, info.num_bytes), url)
 
-    if info.num_bytes <= BLOCK_BYTES:
-        yield read(0)
-        return
     position = 0
     if reader and not reader.gives_ranges(path, etag):
         for chunk in reader.stream(path, etag):

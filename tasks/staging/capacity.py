@@ -1,16 +1,18 @@
-"""Room on this machine's disk: foreseen where it can be, survived where it cannot."""
+"""Room on this machine's disk: foreseen where it can be, survived where it cannot. A disk that fails is named."""
 
 import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainyard.tasks.errors import DiskFullError
+from trainyard.tasks.errors import DiskFullError, PermanentError
 from trainyard.tasks.staging.listing import Listing
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_FAILED = {errno.EIO, errno.EROFS}  # some systems go on without writing when their disk fails
 _REMEDY = "free some, for example with 'trainyard gc --max-size 50GB', or set TRAINYARD_HOME to a larger disk"
 _SPARE_BYTES = 16 << 20
 """Room for the index, directories and the store's manifests."""
@@ -56,21 +58,26 @@ def require_room_for_all(home: Path, missing_bytes: int, copied_bytes: int) -> N
 
 @contextmanager
 def disk_errors_translated(home: Path) -> Iterator[None]:
-    """Turn the errors of a disk that fills up meanwhile into ours.
+    """Turn the errors of a disk that fills up meanwhile, or fails, into ours.
 
     Raises:
         DiskFullError: There is no room left, or the user's quota is used up.
+        PermanentError: What was written cannot be brought to the disk.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise _full(home) from error
+        if error.errno in _FULL:
+            raise _full(home) from error
+        if error.errno in _FAILED:
+            raise _failed(home, os.strerror(error.errno)) from error
+        raise
     except sqlite3.OperationalError as error:
-        if "full" not in str(error):
-            raise
-        raise _full(home) from error
+        if "full" in str(error):
+            raise _full(home) from error
+        if "disk I/O error" in str(error):
+            raise _failed(home, str(error)) from error
+        raise
 
 
 def _full(home: Path) -> DiskFullError:
@@ -78,4 +85,11 @@ def _full(home: Path) -> DiskFullError:
     return DiskFullError(
         f"The disk of {home} is full ({free_bytes / 1e6:,.1f} MB are left): {_REMEDY}. What was staged is kept.",
         free_bytes=free_bytes,
+    )
+
+
+def _failed(home: Path, reason: str) -> PermanentError:
+    return PermanentError(
+        f"The disk of {home} fails ({reason}): the kernel's log ('dmesg') says more. Set TRAINYARD_HOME to another "
+        "disk; what was staged before is looked at again when it is needed."
     )

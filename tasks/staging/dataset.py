@@ -139,6 +139,7 @@ def _source_lock(listing: Listing, home: Path) -> Path:
 
 def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dict[str, str]:
     """The digest of every object by key; afterwards the pool holds them all."""
+    source = listing.source
     digests = _held_digests(listing, area)
     for _ in digests:
         meter.add_object(reused=True)
@@ -150,7 +151,7 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
         with area.index.batch():
             area.pool.adopt([(path, sha256, info.num_bytes) for info, path, sha256 in finished])
             for info, _, sha256 in finished:
-                area.index.remember_object(listing.source, info, sha256)
+                area.index.remember_object(source, info, sha256)
                 digests[info.key] = sha256
                 meter.add_object(reused=False)
         meter.tick()

@@ -6,9 +6,9 @@ Losing it costs time and nothing else: what is not known is transferred, and has
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from trainyard.tasks.artifacts.digests import digest_file
@@ -24,8 +24,10 @@ CREATE TABLE IF NOT EXISTS proofs (
 ) WITHOUT ROWID;
 """
 _WAIT_S = 60.0
+_MOST_PARAMETERS = 999
+"""Of one statement, in old versions of SQLite."""
 _CHUNK = 500
-"""Files that are looked up at once: below 999, the most parameters that old versions of SQLite take."""
+"""Files that are looked up at once; one parameter each."""
 
 Claim = tuple[str, int, str]
 """A file's path, and the size in bytes and the SHA-256 that it should have."""
@@ -135,11 +137,23 @@ class StagingIndex:
             return
         proofs = [(*identity, *state, sha256) for identity, (state, sha256) in self._proofs.items()]
         self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.executemany("INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?)", self._objects)
-        self._connection.executemany("INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?)", proofs)
+        self._insert("sources", self._objects)
+        self._insert("proofs", proofs)
         self._connection.execute("COMMIT")
         self._objects.clear()
         self._proofs.clear()
+
+    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Many rows a statement: each statement lets Python's other threads go first."""
+        if not rows:
+            return
+        row = f"({','.join('?' * len(rows[0]))})"
+        num_rows = _MOST_PARAMETERS // len(rows[0])
+        for start in range(0, len(rows), num_rows):
+            chunk = rows[start : start + num_rows]
+            placeholders = ",".join([row] * len(chunk))
+            values = tuple(chain.from_iterable(chunk))
+            self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES {placeholders}", values)
 
     def _proofs_of(self, statuses: Iterable[os.stat_result]) -> dict[_Identity, tuple[_State, str]]:
         """What is remembered of files, by device and inode."""

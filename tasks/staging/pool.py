@@ -31,14 +31,14 @@ class ObjectPool:
 
     def __init__(self, home: Path, index: StagingIndex) -> None:
         self._home = home
-        self.root = home / "objects"
+        self._root = str(home / "objects")
         self._damaged = home / "damaged"
         self._index = index
         self._made: set[str] = set()
 
     def path(self, sha256: str) -> str:
         """Where the content of a digest is kept."""
-        return f"{self.root}/{sha256[:2]}/{sha256}"
+        return f"{self._root}/{sha256[:2]}/{sha256}"
 
     def find_held(self, contents: Iterable[Content]) -> Iterator[bool]:
         """Whether each content is here and right, in order; what is here and wrong is moved out of the way."""
@@ -47,9 +47,9 @@ class ObjectPool:
             yield intact or self._is_mended(claim)
 
     def _is_mended(self, claim: Claim) -> bool:
-        path, num_bytes, sha256 = Path(claim[0]), *claim[1:]
-        if not os.path.lexists(path):
+        if not os.path.lexists(claim[0]):
             return False
+        path, num_bytes, sha256 = Path(claim[0]), *claim[1:]
         with staging_lock(self._home):
             # Looked at again: another process may have put it there, or mended it, in between.
             if self._index.is_intact(path, num_bytes, sha256):
@@ -58,7 +58,7 @@ class ObjectPool:
                 move_aside(path, self._damaged)
         return False
 
-    def adopt(self, finished: Sequence[tuple[Path, str, int]]) -> None:
+    def adopt(self, finished: Sequence[tuple[str, str, int]]) -> None:
         """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk (fsync)."""
         moving = []
         held = self.find_held((sha256, num_bytes) for _, sha256, num_bytes in finished)

@@ -1,12 +1,14 @@
 import errno
 import hashlib
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.specs.datastore import Datastore
-from trainyard.tasks.staging import transfer
+from trainyard.tasks.staging import durability, transfer
 from trainyard.tasks.staging.listing import list_reference
 
 NUM_BYTES = 5_000_000
@@ -26,7 +28,7 @@ def fetch(tmp_path, monkeypatch):
     def run():
         batches = transfer.fetch_objects(listing, listing.objects, tmp_path / "scratch", lambda num_bytes: None)
         [(_, path, sha256)] = [fetched for batch in batches for fetched in batch]
-        assert path.read_bytes() == data and sha256 == hashlib.sha256(data).hexdigest()
+        assert Path(path).read_bytes() == data and sha256 == hashlib.sha256(data).hexdigest()
 
     return run
 
@@ -50,3 +52,64 @@ def test_what_the_disk_says_of_the_early_sync_is_not_lost(fetch, monkeypatch):
     monkeypatch.setattr(os, "fdatasync", full)
     with pytest.raises(OSError, match="No space left"):
         fetch()
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """As many small files as are synced together, fetched to a directory; gives what was synced when."""
+    for n in range(transfer._MANY_OBJECTS):
+        path = tmp_path / "data" / f"{n:03}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(n))
+    listing = list_reference(Datastore(url=str(tmp_path / "data")).as_mount())
+    monkeypatch.setattr(Location, "clone_version", lambda self, info, target: False)
+
+    def fetch(scratch, num_files=transfer._MANY_OBJECTS):
+        calls, fsync, syncfs = [], os.fsync, durability._syncfs
+
+        def one(descriptor):
+            calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            fsync(descriptor)
+
+        def together(descriptor):
+            calls.append({str(path) for path in scratch.iterdir() if path.stat().st_size})
+            return syncfs(descriptor)
+
+        monkeypatch.setattr(os, "fsync", one)
+        monkeypatch.setattr(durability, "_syncfs", together)
+        given = []
+        for batch in transfer.fetch_objects(listing, listing.objects[:num_files], scratch, lambda num_bytes: None):
+            given.append(({path for _, path, _ in batch}, len(calls)))
+        assert {Path(path).read_text() for batch, _ in given for path in batch} == {str(n) for n in range(num_files)}
+        return given, calls
+
+    return fetch
+
+
+def test_many_small_files_are_synced_together_before_they_are_given(many, tmp_path):
+    if durability._filesystem(tmp_path) not in durability._FILESYSTEMS:
+        pytest.skip(f"the filesystem of {tmp_path} is not synced as a whole")
+    (tmp_path / "scratch").mkdir()
+    given, calls = many(tmp_path / "scratch")
+    assert calls and all(isinstance(call, set) for call in calls)
+    for batch, num_calls in given:
+        assert batch <= set().union(*calls[:num_calls])
+
+
+def test_a_few_files_are_synced_one_by_one(many, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    given, calls = many(tmp_path / "scratch", num_files=3)
+    assert sorted(calls) == sorted(path for batch, _ in given for path in batch)
+
+
+def test_where_the_filesystem_tells_no_errors_every_file_is_synced(many):
+    memory = Path("/dev/shm")
+    if durability._filesystem(memory) != "tmpfs":
+        pytest.skip("no tmpfs at /dev/shm")
+    scratch = memory / f"trainyard-{os.getpid()}"
+    scratch.mkdir()
+    try:
+        given, calls = many(scratch)
+        assert sorted(calls) == sorted(path for batch, _ in given for path in batch)
+    finally:
+        shutil.rmtree(scratch)

@@ -56,14 +56,14 @@ def _split(body: bytes) -> tuple[list[dict[str, Any]], bytes]:
     Each object's elements go as soon as they are read: thousands that stay would set off the garbage collector, which
     takes longer than all of this.
     """
-    objects, read = [], []
+    objects, emptied = [], []
     for _, element in ElementTree.iterparse(BytesIO(body)):
         if _tag(element) == "Contents":
             objects.append(_read(element))
-            read.append(element)
             element.clear()
+            emptied.append(element)
     root = element  # the last one to end
-    for element in read:
+    for element in emptied:
         root.remove(element)
     return objects, ElementTree.tostring(root)
 

@@ -1,4 +1,4 @@
-"""Room on this machine's disk: foreseen where it can be, survived where it cannot. A disk that fails is named."""
+"""Room on this machine's disk: foreseen where it can be, survived where it cannot."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from trainyard.tasks.errors import DiskFullError, PermanentError
 from trainyard.tasks.staging.listing import Listing
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_FAILED = {errno.EIO, errno.EROFS}  # some systems go on without writing when their disk fails
+_UNWRITABLE = {errno.EIO, errno.EROFS}  # filesystems make themselves read-only when their disk fails
 _REMEDY = "free some, for example with 'trainyard gc --max-size 50GB', or set TRAINYARD_HOME to a larger disk"
 _SPARE_BYTES = 16 << 20
 """Room for the index, directories and the store's manifests."""
@@ -62,21 +62,21 @@ def disk_errors_translated(home: Path) -> Iterator[None]:
 
     Raises:
         DiskFullError: There is no room left, or the user's quota is used up.
-        PermanentError: What was written cannot be brought to the disk.
+        PermanentError: The disk cannot be written to.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise _full(home) from error
-        if error.errno in _FAILED:
-            raise _failed(home, os.strerror(error.errno)) from error
+        if error.errno in _UNWRITABLE and _is_below(home, error.filename):
+            raise _unwritable(home, os.strerror(error.errno)) from error
         raise
     except sqlite3.OperationalError as error:
         if "full" in str(error):
             raise _full(home) from error
         if "disk I/O error" in str(error):
-            raise _failed(home, str(error)) from error
+            raise _unwritable(home, str(error)) from error
         raise
 
 
@@ -88,8 +88,13 @@ def _full(home: Path) -> DiskFullError:
     )
 
 
-def _failed(home: Path, reason: str) -> PermanentError:
+def _unwritable(home: Path, reason: str) -> PermanentError:
     return PermanentError(
-        f"The disk of {home} fails ({reason}): the kernel's log ('dmesg') says more. Set TRAINYARD_HOME to another "
-        "disk; what was staged before is looked at again when it is needed."
+        f"The disk of {home} cannot be written to ({reason}): the kernel's log ('dmesg') may say more. Set "
+        "TRAINYARD_HOME to another disk."
     )
+
+
+def _is_below(home: Path, filename: object) -> bool:
+    """Whether an error's file is one of the home directory's; an error of an open file names none."""
+    return filename is None or (isinstance(filename, str) and Path(filename).is_relative_to(home))

@@ -114,13 +114,11 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
 
 
 def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
-    check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
-    with exclusive(_source_lock(listing, area.home), "another run is fetching the same data", area.timeout_s):
-        digests = _transfer(listing, area, meter)
-    manifest = _manifest(listing, digests)
-    if _clear_damage(area.home, manifest, area.index):
-        with area.index.batch():
-            build_dataset(area.home, manifest, area.pool, area.scratch)
+    manifest = _standing_manifest(listing, area)
+    if manifest:
+        meter.add_reused(len(listing.objects))
+    else:
+        manifest = _fetch_dataset(listing, area, meter)
     touch_dataset(area.home, manifest.sha256)
     return StagedDataset(
         uri=listing.reference.uri,
@@ -132,6 +130,27 @@ def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -
     )
 
 
+def _standing_manifest(listing: Listing, area: _StagingArea) -> DatasetManifest | None:
+    """The manifest of the dataset that is listed, where its directory stands as it should; else None."""
+    digests = area.index.known_digests(listing.source, listing.objects)
+    if len(digests) < len(listing.objects):
+        return None
+    manifest = _manifest(listing, digests)
+    return None if find_damage(area.home, manifest, area.index) else manifest
+
+
+def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> DatasetManifest:
+    """Bring what is missing, and make the dataset's directory."""
+    check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
+    with exclusive(_source_lock(listing, area.home), "another run is fetching the same data", area.timeout_s):
+        digests = _transfer(listing, area, meter)
+    manifest = _manifest(listing, digests)
+    if _clear_damage(area.home, manifest, area.index):
+        with area.index.batch():
+            build_dataset(area.home, manifest, area.pool, area.scratch)
+    return manifest
+
+
 def _source_lock(listing: Listing, home: Path) -> Path:
     """Runs whose references overlap, and are not the same, wait for each other here: the second finds what is there."""
     return home / "locks" / f"source-{digest_value(listing.source)}.lock"
@@ -141,8 +160,7 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     """The digest of every object by key; afterwards the pool holds them all."""
     source = listing.source
     digests = _held_digests(listing, area)
-    for _ in digests:
-        meter.add_object(reused=True)
+    meter.add_reused(len(digests))
     missing = [info for info in listing.objects if info.key not in digests]
     missing_bytes = sum(info.num_bytes for info in missing)
     require_room(area.home, listing, missing_bytes)
@@ -153,7 +171,7 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
             for info, _, sha256 in finished:
                 area.index.remember_object(source, info, sha256)
                 digests[info.key] = sha256
-                meter.add_object(reused=False)
+            meter.add_transferred(len(finished))
         meter.tick()
     return digests
 

@@ -1,43 +1,58 @@
 """Many small files are brought to the disk at once, where the kernel tells what went wrong with any of them."""
 
 import ctypes
+import errno
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FILESYSTEMS = {"ext2", "ext3", "ext4", "xfs"}
+_FILESYSTEMS = {"ext3", "ext4", "xfs"}
 """Those of a disk of this machine, whose ``syncfs`` waits for the disk and tells its errors."""
-_TELLS_ERRORS = (5, 8)
-"""The first Linux that does so (syncfs(2))."""
+_TELLS_ERRORS = (5, 17)
+"""The first Linux whose ``syncfs`` tells all of them (of files from 5.8 on)."""
+_BLOCK_BYTES = 512
+"""What ``st_blocks`` counts in (stat(3type))."""
+
+Sync = Callable[[Iterable[str]], None]
 
 
 @contextmanager
-def syncing_together(directory: Path | None) -> Iterator[Callable[[], None] | None]:
-    """Bring what was written to a directory's filesystem to the disk, whenever asked to within this block.
+def syncing_together(directory: Path) -> Iterator[Sync | None]:
+    """Bring many files of a directory's filesystem to the disk at once, whenever asked to within this block.
 
-    A sync of the filesystem waits for whatever others have written there, too.
+    That waits for whatever others have written there, too.
 
     Yields:
-        To be called when files are written and before they are relied upon. It raises ``OSError`` where anything
-        that was written to the filesystem since the block began could not be brought to the disk. None where there
-        is no directory, or its filesystem is not known to tell that: then each file is to be synced.
+        To be called with the paths of files that were written since the block began, before they are relied upon.
+        It raises ``OSError`` where anything that was written to the filesystem since then could not be brought to the
+        disk. None where the filesystem is not known to tell that: then each file is to be synced.
     """
-    if directory is None or not _can_sync(directory):
+    if not _can_sync(directory):
         yield None
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)  # errors count from here on
-
-    def sync() -> None:
-        number = _syncfs(descriptor)
-        if number:
-            raise OSError(number, os.strerror(number), str(directory))
-
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        _syncfs(descriptor)  # what was lost before this block is told now, and to nobody again
+
+        def sync(paths: Iterable[str]) -> None:
+            number = _syncfs(descriptor)
+            if number:
+                raise OSError(number, os.strerror(number), str(directory))
+            for path in paths:
+                _require_blocks(path)
+
         yield sync
     finally:
         os.close(descriptor)
+
+
+def _require_blocks(path: str) -> None:
+    """ext4 does not tell when it finds no blocks for what it has promised to write: the file has a hole then."""
+    status = os.lstat(path)
+    if status.st_blocks * _BLOCK_BYTES < status.st_size:
+        raise OSError(errno.EIO, "Not all of it is on the disk", path)
 
 
 def _syncfs(descriptor: int) -> int:
@@ -57,7 +72,11 @@ def _filesystem(directory: Path) -> str:
     """The type of a directory's filesystem; empty where the kernel does not say."""
     device = directory.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in mounts:
         mount, _, source = line.partition(" - ")
         if mount.split()[2] == wanted:
             return source.split()[0]

@@ -59,7 +59,7 @@ class ObjectPool:
         return False
 
     def adopt(self, finished: Sequence[tuple[str, str, int]]) -> None:
-        """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk (fsync)."""
+        """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk."""
         moving = []
         held = self.find_held((sha256, num_bytes) for _, sha256, num_bytes in finished)
         for (path, sha256, _), is_held in zip(finished, held, strict=True):

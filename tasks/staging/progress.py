@@ -93,10 +93,14 @@ class ProgressMeter:
         with self._lock:
             self._transferred_bytes += num_bytes
 
-    def add_object(self, *, reused: bool) -> None:
-        """Count an object that is in place."""
-        self._num_objects += 1
-        self._num_reused += reused
+    def add_reused(self, num_objects: int) -> None:
+        """Count objects that were in place already."""
+        self._num_objects += num_objects
+        self._num_reused += num_objects
+
+    def add_transferred(self, num_objects: int) -> None:
+        """Count objects that were transferred, and are in place now."""
+        self._num_objects += num_objects
 
     def tick(self) -> None:
         """Report, if the last report is long enough ago."""

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,7 +25,8 @@ _SYNC_BYTES = 64 * 2**20
 """How much of a file is brought to the disk at once while the rest arrives."""
 _MANY_OBJECTS = 200
 """From so many on, small files are brought to the disk together, not one by one."""
-_SMALL_BYTES = 8 * 2**20
+_SMALL_BYTES = 2**20
+"""The largest of those; a larger one is synced by the thread that fetches it."""
 
 Fetched = tuple[ObjectInfo, str, str]
 """An object, the path of the finished file with its bytes, and their SHA-256."""
@@ -81,7 +82,7 @@ def fetch_objects(
 
     num_workers = min(NUM_TRANSFERS, len(objects))
     with (
-        syncing_together(scratch if len(objects) >= _MANY_OBJECTS else None) as sync_together,
+        syncing_together(scratch) if len(objects) >= _MANY_OBJECTS else nullcontext() as sync_together,
         ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="stage") as executor,
     ):
         try:
@@ -93,8 +94,9 @@ def fetch_objects(
                 if failed:
                     done, workers = wait(workers).done, set()
                 batch = _drain(finished)
-                if sync_together and batch:
-                    sync_together()
+                small = [path for info, path, _ in batch if info.num_bytes <= _SMALL_BYTES]
+                if sync_together and small:
+                    sync_together(small)
                 yield batch
                 for worker in [*failed, *done]:
                     worker.result()
@@ -116,7 +118,7 @@ def _fetch(
     *,
     sync: bool,
 ) -> str:
-    """Fetch one object to a file, which is safe on disk where ``sync`` asks for that; its SHA-256."""
+    """Fetch one object to a file; its SHA-256. The file is on disk where ``sync`` asks for that; a clone always is."""
     location = listing.location_of(info)
     whole = location.read_whole(info)
     if whole is not None:

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -51,9 +52,11 @@ def test_a_disk_that_loses_what_was_written_fails_the_staging(breaking_disk, tmp
     context = StageContext(store_url=str(tmp_path / "store"), home=breaking_disk / "home")
     with run_fault_server() as server:
         server.buckets["data"] = {f"{n:03}.bin": made_up(OBJECT_BYTES, n) for n in range(NUM_OBJECTS)}
+        server.on_read = lambda key, nth: time.sleep(0.005)  # some is on the disk before it breaks
         reference = Datastore(url="s3://data", endpoint_url=server.endpoint_url).as_mount()
-        with pytest.raises(PermanentError, match=r"The disk of .* fails .*dmesg.*TRAINYARD_HOME"):
+        with pytest.raises(PermanentError, match=r"The disk of .* (cannot be written to|is full)"):
             stage_references([reference], context)
     assert not (context.home / "datasets").exists()
-    pool = [path for path in (context.home / "objects").glob("??/*")]
+    pool = list((context.home / "objects").glob("??/*"))
+    assert pool
     assert [path.name for path in pool if digest_on_disk(path) != path.name] == []

@@ -20,7 +20,7 @@ from trainyard.tasks.artifacts.s3_objects import BLOCK_BYTES
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ObjectChangedError, StorageAccessError, StorageUnavailableError, TransientError
 from trainyard.tasks.specs.datastore import Datastore
-from trainyard.tasks.staging import access
+from trainyard.tasks.staging import access, durability, transfer
 from trainyard.tasks.staging.dataset import stage_references
 
 # Of one test; the two transports and all faults together read tens of thousands. More where time allows.
@@ -111,6 +111,27 @@ def test_every_read_asks_for_the_listed_version(server, bucket_name, context):
     assert len(asked) >= 20 + 4
     assert {key: etag for key, etag in asked} == {k: found.etag for k, found in server.buckets[bucket_name].items()}
     assert all(etag == server.buckets[bucket_name][key].etag for key, etag in asked)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_every_file_is_synced_by_itself_or_with_others(server, bucket_name, context, monkeypatch, together):
+    sizes = {"small": 20_000, "large": 2 << 20, "larger": 9 << 20}
+    server.put(bucket_name, {f"train/{name}": os.urandom(num_bytes) for name, num_bytes in sizes.items()})
+    monkeypatch.setattr(transfer, "_MANY_OBJECTS", 3 if together else 4)
+    monkeypatch.setattr(durability, "_can_sync", lambda directory: True)
+    alone, fsync, syncs, syncfs = set(), os.fsync, [], durability._syncfs
+
+    def spy(descriptor):
+        alone.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    monkeypatch.setattr(durability, "_syncfs", lambda descriptor: syncs.append(descriptor) or syncfs(descriptor))
+    [dataset] = stage_references([reference(server, bucket_name)], context).datasets
+    staged = dataset_path(context.home, dataset)
+    synced_alone = {name for name in sizes if (staged / name).stat().st_ino in alone}
+    assert synced_alone == ({"large", "larger"} if together else set(sizes))
+    assert bool(syncs) == together
 
 
 @pytest.mark.parametrize("kind", MENDED)

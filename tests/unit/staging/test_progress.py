@@ -36,7 +36,7 @@ def test_a_meter_counts_what_is_missing():
     meter = ProgressMeter(2, None, 1.0)
     meter.expect_bytes(10)
     meter.add_bytes(4)
-    meter.add_object(reused=True)
+    meter.add_reused(1)
     read = meter.read()
     assert (read.missing_bytes, read.transferred_bytes, read.num_objects, read.num_reused) == (10, 4, 1, 1)
 

@@ -56,7 +56,7 @@ def test_what_the_disk_says_of_the_early_sync_is_not_lost(fetch, monkeypatch):
 
 @pytest.fixture
 def many(tmp_path, monkeypatch):
-    """As many small files as are synced together, fetched to a directory; gives what was synced when."""
+    """As many small files as are synced together, fetched to a directory; gives what was given, and what was synced."""
     for n in range(transfer._MANY_OBJECTS):
         path = tmp_path / "data" / f"{n:03}"
         path.parent.mkdir(exist_ok=True)
@@ -64,8 +64,8 @@ def many(tmp_path, monkeypatch):
     listing = list_reference(Datastore(url=str(tmp_path / "data")).as_mount())
     monkeypatch.setattr(Location, "clone_version", lambda self, info, target: False)
 
-    def fetch(scratch, num_files=transfer._MANY_OBJECTS):
-        calls, fsync, syncfs = [], os.fsync, durability._syncfs
+    def fetch(scratch, num_files=transfer._MANY_OBJECTS, lost=0):
+        calls, given, fsync, syncfs = [], [], os.fsync, durability._syncfs
 
         def one(descriptor):
             calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -73,38 +73,71 @@ def many(tmp_path, monkeypatch):
 
         def together(descriptor):
             calls.append({str(path) for path in scratch.iterdir() if path.stat().st_size})
-            return syncfs(descriptor)
+            return syncfs(descriptor) or (lost if calls[-1] else 0)
 
         monkeypatch.setattr(os, "fsync", one)
         monkeypatch.setattr(durability, "_syncfs", together)
-        given = []
-        for batch in transfer.fetch_objects(listing, listing.objects[:num_files], scratch, lambda num_bytes: None):
-            given.append(({path for _, path, _ in batch}, len(calls)))
+        try:
+            for batch in transfer.fetch_objects(listing, listing.objects[:num_files], scratch, lambda num_bytes: None):
+                given.append(({path for _, path, _ in batch}, len(calls)))
+        except OSError as error:
+            return given, error
         assert {Path(path).read_text() for batch, _ in given for path in batch} == {str(n) for n in range(num_files)}
         return given, calls
 
     return fetch
 
 
-def test_many_small_files_are_synced_together_before_they_are_given(many, tmp_path):
-    if durability._filesystem(tmp_path) not in durability._FILESYSTEMS:
-        pytest.skip(f"the filesystem of {tmp_path} is not synced as a whole")
+@pytest.fixture
+def scratch(tmp_path):
     (tmp_path / "scratch").mkdir()
-    given, calls = many(tmp_path / "scratch")
+    return tmp_path / "scratch"
+
+
+@pytest.fixture
+def syncs_together(monkeypatch):
+    """Whatever the filesystem of the tests is: ``syncfs`` is known to all."""
+    monkeypatch.setattr(durability, "_can_sync", lambda directory: True)
+
+
+def test_many_small_files_are_synced_together_before_they_are_given(many, scratch, syncs_together):
+    given, calls = many(scratch)
     assert calls and all(isinstance(call, set) for call in calls)
     for batch, num_calls in given:
         assert batch <= set().union(*calls[:num_calls])
 
 
-def test_a_few_files_are_synced_one_by_one(many, tmp_path):
-    (tmp_path / "scratch").mkdir()
-    given, calls = many(tmp_path / "scratch", num_files=3)
+def test_files_that_a_common_sync_could_not_bring_to_the_disk_are_not_given(many, scratch, syncs_together):
+    given, error = many(scratch, lost=errno.EIO)
+    assert error.errno == errno.EIO
+    assert all(not batch for batch, _ in given)
+
+
+def test_what_was_lost_before_is_not_held_against_a_staging(tmp_path, syncs_together, monkeypatch):
+    results = iter([errno.EIO, 0])
+    monkeypatch.setattr(durability, "_syncfs", lambda descriptor: next(results))
+    with durability.syncing_together(tmp_path) as sync:
+        sync([])
+
+
+def test_a_file_without_its_blocks_is_not_on_the_disk(tmp_path, syncs_together):
+    (tmp_path / "whole").write_bytes(os.urandom(20_000))
+    with (tmp_path / "hole").open("wb") as out:
+        out.truncate(20_000)
+    with durability.syncing_together(tmp_path) as sync:
+        sync([str(tmp_path / "whole")])
+        with pytest.raises(OSError, match=r"Not all of it is on the disk: '.*hole'"):
+            sync([str(tmp_path / "whole"), str(tmp_path / "hole")])
+
+
+def test_a_few_files_are_synced_one_by_one(many, scratch):
+    given, calls = many(scratch, num_files=3)
     assert sorted(calls) == sorted(path for batch, _ in given for path in batch)
 
 
 def test_where_the_filesystem_tells_no_errors_every_file_is_synced(many):
     memory = Path("/dev/shm")
-    if durability._filesystem(memory) != "tmpfs":
+    if not memory.is_dir() or durability._filesystem(memory) != "tmpfs":
         pytest.skip("no tmpfs at /dev/shm")
     scratch = memory / f"trainyard-{os.getpid()}"
     scratch.mkdir()

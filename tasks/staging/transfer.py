@@ -21,7 +21,7 @@ NUM_TRANSFERS = 16
 """Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
 
 _TICK_S = 0.25
-_SYNC_BYTES = 64 * 2**20
+_SYNC_BYTES = 32 * 2**20
 """How much of a file is brought to the disk at once while the rest arrives."""
 _MANY_OBJECTS = 200
 """From so many on, small files are brought to the disk together, not one by one."""

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 import venv
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ QUICK = {"300 x 20 KB": (300, 20 * KB), "4 x 20 MB": (4, 20 * MB), "1 x 100 MB":
 ONE_LISTING, S3FS_GET, RCLONE_ON_DISK = "one listing", "s3fs get", "rclone, then sync"
 FIRST_RUN_ONLY = {S3FS_GET, RCLONE_ON_DISK}
 """Their second run says nothing new: the one transfers everything again, the other does what rclone alone does."""
+_PAUSE_S = 1.0
+"""Between two contenders: the disk goes on freeing what was removed."""
 Command = Callable[[str, Path], list[str]]
 RCLONE = ("--transfers", "16", "--checkers", "16", "--config", "/dev/null", "--stats", "0", "--quiet")
 
@@ -55,6 +58,7 @@ def main() -> None:
                         measurements.append(finished.as_measurement(case + suffix, contender, turn))
                     _put_away(target, Path(scratch) / "done")
                     os.sync()
+                    time.sleep(_PAUSE_S)
                 finished = run_process(_list_command(server, n), server.environment())
                 measurements.append(finished.as_measurement(f"{case}, nothing changed", ONE_LISTING, turn))
     facts = {"versions": _versions(aws), "left out": _missing(aws), "rounds": options.rounds}

@@ -44,7 +44,7 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
     directory = dataset_directory(home, manifest.sha256)
     if not directory.is_dir():
         return f"there is no {directory}"
-    expected = {safe_name(entry.key) for entry in manifest.objects}
+    expected = {entry.key for entry in manifest.objects}
     for name in _walk(str(directory), ""):
         if name not in expected:
             return f"{directory / name} is not part of the dataset"

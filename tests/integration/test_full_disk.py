@@ -1,11 +1,16 @@
-"""A disk with no room: said before anything is transferred, and survived when it fills up meanwhile."""
+"""A disk with no room: said before anything is transferred, and survived when it fills up meanwhile.
+
+A disk that cannot be written to is named, and no other one in its place.
+"""
+
+import subprocess
 
 import pytest
 
 from tests.integration.fault_server import made_up, run_fault_server
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import DiskFullError
+from trainyard.tasks.errors import DiskFullError, PermanentError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 
@@ -73,3 +78,24 @@ def test_a_disk_that_fills_up_meanwhile_is_survived_and_staging_goes_on(server, 
     [dataset] = stage_references([reference(server)], context).datasets
     for name, expected in server.buckets["data"].items():
         assert (dataset_path(context.home, dataset) / name).read_bytes() == expected.read(0, MEBIBYTE)
+
+
+def make_read_only(mount):
+    subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+
+
+def test_a_home_that_cannot_be_written_to_is_named(server, small_disk, tmp_path):
+    server.put("data", {"a.txt": b"alpha"})
+    make_read_only(small_disk)
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+    message = r"The disk of .*/disk/home cannot be written to \(Read-only file system\).*TRAINYARD_HOME"
+    with pytest.raises(PermanentError, match=message):
+        stage_references([reference(server)], context)
+
+
+def test_a_store_that_cannot_be_written_to_is_not_blamed_on_the_home(server, small_disk, tmp_path):
+    server.put("data", {"a.txt": b"alpha"})
+    context = StageContext(store_url=str(small_disk / "store"), home=tmp_path / "home")
+    make_read_only(small_disk)
+    with pytest.raises(OSError, match=r"Read-only file system: '.*/disk/store"):
+        stage_references([reference(server)], context)

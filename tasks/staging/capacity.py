@@ -1,7 +1,6 @@
 """Room on this machine's disk: foreseen where it can be, survived where it cannot."""
 
 import errno
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from trainyard.tasks.errors import DiskFullError, PermanentError
 from trainyard.tasks.staging.listing import Listing
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_UNWRITABLE = {errno.EIO, errno.EROFS}  # filesystems make themselves read-only when their disk fails
+_UNWRITABLE = {errno.EIO, errno.EROFS, errno.EUCLEAN}  # filesystems make themselves read-only when their disk fails
+_SQLITE_UNWRITABLE = ("disk I/O error", "readonly database", "unable to open database file")
 _REMEDY = "free some, for example with 'trainyard gc --max-size 50GB', or set TRAINYARD_HOME to a larger disk"
 _SPARE_BYTES = 16 << 20
 """Room for the index, directories and the store's manifests."""
@@ -67,15 +67,15 @@ def disk_errors_translated(home: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _FULL and _is_below(home, error.filename):
             raise _full(home) from error
         if error.errno in _UNWRITABLE and _is_below(home, error.filename):
-            raise _unwritable(home, os.strerror(error.errno)) from error
+            raise _unwritable(home, error.strerror or str(error)) from error
         raise
     except sqlite3.OperationalError as error:
         if "full" in str(error):
             raise _full(home) from error
-        if "disk I/O error" in str(error):
+        if any(reason in str(error) for reason in _SQLITE_UNWRITABLE):
             raise _unwritable(home, str(error)) from error
         raise
 

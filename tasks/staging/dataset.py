@@ -63,10 +63,14 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     total_objects = sum(len(listing.objects) for listing in listings)
     meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
     with _staging_area(context) as area:
-        _foresee_room(listings, area)
-        datasets = tuple(_stage_listing(listing, area, meter) for listing in listings)
+        standing = [_standing_manifest(listing, area) for listing in listings]
+        _foresee_room(listings, standing, area)
+        manifests = [
+            _stage_listing(listing, manifest, area, meter) for listing, manifest in zip(listings, standing, strict=True)
+        ]
     meter.finish()
-    return StagedData(datasets=datasets)
+    pairs = zip(listings, manifests, strict=True)
+    return StagedData(datasets=tuple(_product(listing, manifest, context.store) for listing, manifest in pairs))
 
 
 def verify_staged(product: StagedData, context: StageContext) -> None:
@@ -94,7 +98,6 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
 class _StagingArea:
     """What one staging works with."""
 
-    store: ArtifactStore
     home: Path
     index: StagingIndex
     pool: ObjectPool
@@ -110,23 +113,28 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
-        yield _StagingArea(context.store, home, index, ObjectPool(home, index), scratch, context.timeout_s)
+        yield _StagingArea(home, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
-def _stage_listing(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> StagedDataset:
-    manifest = _standing_manifest(listing, area)
-    if manifest:
+def _stage_listing(
+    listing: Listing, standing: DatasetManifest | None, area: _StagingArea, meter: ProgressMeter
+) -> DatasetManifest:
+    """The manifest of the dataset that is listed, whose directory is there then."""
+    if standing:
         meter.add_reused(len(listing.objects))
-    else:
-        manifest = _fetch_dataset(listing, area, meter)
+    manifest = standing or _fetch_dataset(listing, area, meter)
     touch_dataset(area.home, manifest.sha256)
+    return manifest
+
+
+def _product(listing: Listing, manifest: DatasetManifest, store: ArtifactStore) -> StagedDataset:
     return StagedDataset(
         uri=listing.reference.uri,
         sha256=manifest.sha256,
         single_object=manifest.single_object,
         num_objects=len(manifest.objects),
         num_bytes=manifest.num_bytes,
-        manifest=area.store.put_bytes(manifest.to_bytes()),
+        manifest=store.put_bytes(manifest.to_bytes()),
     )
 
 
@@ -136,7 +144,10 @@ def _standing_manifest(listing: Listing, area: _StagingArea) -> DatasetManifest 
     if len(digests) < len(listing.objects):
         return None
     manifest = _manifest(listing, digests)
-    return None if find_damage(area.home, manifest, area.index) else manifest
+    try:
+        return None if find_damage(area.home, manifest, area.index) else manifest
+    except FileNotFoundError:  # moved or collected meanwhile
+        return None
 
 
 def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> DatasetManifest:
@@ -176,14 +187,14 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     return digests
 
 
-def _foresee_room(listings: Sequence[Listing], area: _StagingArea) -> None:
+def _foresee_room(listings: Sequence[Listing], standing: Sequence[DatasetManifest | None], area: _StagingArea) -> None:
     """Before the first byte; a single dataset without a copy is looked at when its transfer begins."""
     copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
     if len(listings) == 1 and not copied_bytes:
         return
     missing_bytes = 0
-    for listing in listings:
-        held = _held_digests(listing, area)
+    for listing, manifest in zip(listings, standing, strict=True):
+        held = _held_digests(listing, area) if manifest is None else {info.key for info in listing.objects}
         missing_bytes += sum(info.num_bytes for info in listing.objects if info.key not in held)
     require_room_for_all(area.home, missing_bytes, copied_bytes)
 

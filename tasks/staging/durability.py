@@ -4,14 +4,15 @@ import ctypes
 import errno
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _FILESYSTEMS = {"ext3", "ext4", "xfs"}
-"""Those of a disk of this machine, whose ``syncfs`` waits for the disk and tells its errors."""
+"""Those of a disk of this machine, whose ``syncfs`` waits for the disk and tells what it fails at."""
 _TELLS_ERRORS = (5, 17)
-"""The first Linux whose ``syncfs`` tells all of them (of files from 5.8 on)."""
+"""The first Linux whose ``syncfs`` also tells what the filesystem itself fails at (of files it does from 5.8 on)."""
 _BLOCK_BYTES = 512
 """What ``st_blocks`` counts in (stat(3type))."""
 
@@ -34,7 +35,7 @@ def syncing_together(directory: Path) -> Iterator[Sync | None]:
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _syncfs(descriptor)  # what was lost before this block is told now, and to nobody again
+        _syncfs(descriptor)  # an error of before is told here, not by the calls below
 
         def sync(paths: Iterable[str]) -> None:
             number = _syncfs(descriptor)
@@ -61,9 +62,11 @@ def _syncfs(descriptor: int) -> int:
 
 
 def _can_sync(directory: Path) -> bool:
+    version = re.match(r"(\d+)\.(\d+)", platform.release())
     return (
         platform.system() == "Linux"
-        and tuple(int(part) for part in platform.release().split(".")[:2]) >= _TELLS_ERRORS
+        and version is not None
+        and (int(version[1]), int(version[2])) >= _TELLS_ERRORS
         and _filesystem(directory) in _FILESYSTEMS
     )
 

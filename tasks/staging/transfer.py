@@ -60,7 +60,7 @@ def fetch_objects(
     """
     stop = threading.Event()
     waiting, taking = enumerate(objects), threading.Lock()
-    finished: SimpleQueue[Fetched] = SimpleQueue()
+    finished: SimpleQueue[tuple[Fetched, bool]] = SimpleQueue()  # and whether its file is on the disk
     prefix = f"{scratch}/{uuid.uuid4().hex}"
 
     def take() -> tuple[int, ObjectInfo] | None:
@@ -73,7 +73,8 @@ def fetch_objects(
                 n, info = taken
                 path = f"{prefix}-{n}"
                 sync = not sync_together or info.num_bytes > _SMALL_BYTES
-                finished.put((info, path, _fetch(listing, info, path, count_bytes, stop, sync=sync)))
+                sha256, is_synced = _fetch(listing, info, path, count_bytes, stop, sync=sync)
+                finished.put(((info, path, sha256), is_synced))
         except _StoppedError:
             return
         except BaseException:
@@ -93,20 +94,15 @@ def fetch_objects(
                 failed = [worker for worker in done if worker.exception()]
                 if failed:
                     done, workers = wait(workers).done, set()
-                batch = _drain(finished)
-                small = [path for info, path, _ in batch if info.num_bytes <= _SMALL_BYTES]
-                if sync_together and small:
-                    sync_together(small)
-                yield batch
+                batch = [finished.get() for _ in range(finished.qsize())]
+                unsynced = [path for (_, path, _), is_synced in batch if not is_synced]
+                if sync_together and unsynced:
+                    sync_together(unsynced)
+                yield [fetched for fetched, _ in batch]
                 for worker in [*failed, *done]:
                     worker.result()
         finally:
             stop.set()
-
-
-def _drain(finished: "SimpleQueue[Fetched]") -> list[Fetched]:
-    """What is finished by now; together, so that it is recorded with one sync to disk."""
-    return [finished.get() for _ in range(finished.qsize())]
 
 
 def _fetch(
@@ -117,17 +113,21 @@ def _fetch(
     stop: threading.Event,
     *,
     sync: bool,
-) -> str:
-    """Fetch one object to a file; its SHA-256. The file is on disk where ``sync`` asks for that; a clone always is."""
+) -> tuple[str, bool]:
+    """Fetch one object to a file.
+
+    Returns:
+        The SHA-256 of its bytes; whether they are on the disk, which they always are where ``sync`` asks for that.
+    """
     location = listing.location_of(info)
     whole = location.read_whole(info)
     if whole is not None:
         _write_file(path, whole, sync=sync)
         count_bytes(info.num_bytes)
-        return hashlib.sha256(whole).hexdigest()
+        return hashlib.sha256(whole).hexdigest(), sync
     if location.clone_version(info, Path(path)):
         count_bytes(info.num_bytes)
-        return digest_file(Path(path))[0]
+        return digest_file(Path(path))[0], True
     hasher = hashlib.sha256()
     num_bytes = 0
     with FileIO(path, "w") as out, _early_sync(out, info.num_bytes) as sync_early:
@@ -141,7 +141,7 @@ def _fetch(
                 raise _StoppedError
         if sync:
             os.fsync(out.fileno())
-    return hasher.hexdigest()
+    return hasher.hexdigest(), sync
 
 
 def _write_file(path: str, data: Block, *, sync: bool) -> None:

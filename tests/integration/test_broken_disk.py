@@ -1,13 +1,14 @@
 """A disk that takes what is written, and loses it: the staging fails, and nothing is relied upon that is not there."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import time
 
 import pytest
 
-from tests.integration.fault_server import made_up, run_fault_server
+from tests.integration.fault_server import run_fault_server
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import PermanentError
 from trainyard.tasks.specs.datastore import Datastore
@@ -51,7 +52,7 @@ def test_a_disk_that_loses_what_was_written_fails_the_staging(breaking_disk, tmp
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fault-server-secret")
     context = StageContext(store_url=str(tmp_path / "store"), home=breaking_disk / "home")
     with run_fault_server() as server:
-        server.buckets["data"] = {f"{n:03}.bin": made_up(OBJECT_BYTES, n) for n in range(NUM_OBJECTS)}
+        server.put("data", {f"{n:03}.bin": os.urandom(OBJECT_BYTES) for n in range(NUM_OBJECTS)})
         server.on_read = lambda key, nth: time.sleep(0.005)  # some is on the disk before it breaks
         reference = Datastore(url="s3://data", endpoint_url=server.endpoint_url).as_mount()
         with pytest.raises(PermanentError, match=r"The disk of .* (cannot be written to|is full)"):

@@ -59,6 +59,17 @@ def test_a_copy_for_the_run_needs_room_too(server, small_disk, tmp_path):
     assert len(stage_references([reference(server)], context).datasets) == 1
 
 
+def test_data_that_stands_needs_room_for_a_copy_alone(server, small_disk, tmp_path):
+    server.buckets["data"] = {"a.bin": made_up(9 * MEBIBYTE, 1)}
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+    stage_references([reference(server)], context)
+    server.reads.clear()
+    for path in (context.home / "objects").glob("??/*"):
+        path.unlink()
+    assert len(stage_references([reference(server).as_download()], context).datasets) == 1
+    assert server.reads == []
+
+
 def test_a_disk_that_fills_up_meanwhile_is_survived_and_staging_goes_on(server, small_disk, tmp_path):
     server.buckets["data"] = {f"{n:02}.bin": made_up(MEBIBYTE, n) for n in range(20)}
     context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")

@@ -11,6 +11,7 @@ from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ObjectChangedError
 from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.staging import transfer
 from trainyard.tasks.staging.dataset import stage_references
 
 MEBIBYTE = 1 << 20
@@ -57,6 +58,17 @@ def test_staging_shares_the_extents_of_local_data(xfs, tmp_path):
         stream.write(b"overwritten")
     staged = dataset_path(context.home, dataset)
     assert {path.name: path.read_bytes() for path in staged.iterdir()} == contents
+
+
+def test_files_with_holes_are_whole(xfs, tmp_path):
+    source = xfs / "data"
+    source.mkdir()
+    for n in range(transfer._MANY_OBJECTS):
+        with (source / f"{n}.bin").open("wb") as out:
+            out.truncate(100_000 + n)
+    context = StageContext(store_url=str(tmp_path / "store"), home=xfs / "home")
+    [dataset] = stage_references([Datastore(url=str(source)).as_mount()], context).datasets
+    assert dataset.num_objects == transfer._MANY_OBJECTS
 
 
 def test_a_file_that_changed_since_it_was_listed_is_never_cloned(xfs):

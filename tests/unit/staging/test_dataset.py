@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 import signal
 import stat
 import time
@@ -17,6 +18,7 @@ from trainyard.tasks.errors import (
     UnsafeObjectKeyError,
 )
 from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.staging import dataset
 from trainyard.tasks.staging.dataset import stage_listings, stage_references, verify_staged
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.listing import list_reference, listing_components
@@ -58,6 +60,22 @@ def test_a_directory_is_staged_as_it_is(source, context):
     [dataset] = product.datasets
     assert (dataset.num_objects, dataset.num_bytes, dataset.single_object) == (4, 14, False)
     verify_staged(product, context)
+
+
+def test_a_dataset_that_goes_while_it_is_looked_at_is_made_again(source, context, monkeypatch):
+    reference = Datastore(url=str(source)).as_mount()
+    stage_references([reference], context)
+    find_damage, looks = dataset.find_damage, []
+
+    def look(home, manifest, index):
+        looks.append(manifest)
+        if len(looks) == 1:
+            shutil.rmtree(home / "datasets")
+            raise FileNotFoundError(home / "datasets")
+        return find_damage(home, manifest, index)
+
+    monkeypatch.setattr(dataset, "find_damage", look)
+    assert contents(staged_path(context, stage_references([reference], context))) == contents(source)
 
 
 def test_a_file_is_staged_as_a_file(source, context):

@@ -67,9 +67,9 @@ def disk_errors_translated(home: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL and _is_below(home, error.filename):
+        if error.errno in _FULL:
             raise _full(home) from error
-        if error.errno in _UNWRITABLE and _is_below(home, error.filename):
+        if error.errno in _UNWRITABLE:
             raise _unwritable(home, error.strerror or str(error)) from error
         raise
     except sqlite3.OperationalError as error:
@@ -93,8 +93,3 @@ def _unwritable(home: Path, reason: str) -> PermanentError:
         f"The disk of {home} cannot be written to ({reason}): the kernel's log ('dmesg') may say more. Set "
         "TRAINYARD_HOME to another disk."
     )
-
-
-def _is_below(home: Path, filename: object) -> bool:
-    """Whether an error's file is one of the home directory's; an error of an open file names none."""
-    return filename is None or (isinstance(filename, str) and Path(filename).is_relative_to(home))

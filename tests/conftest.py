@@ -81,6 +81,7 @@ def prefect_home(prefect_database):
 @pytest.fixture(scope="session")
 def prefect_server(prefect_database, tmp_path_factory):
     """A real Prefect server on a database of its own, for the whole session; gives its API's URL."""
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL
     from prefect.testing import utilities
 
@@ -90,6 +91,10 @@ def prefect_server(prefect_database, tmp_path_factory):
         patch.setattr(utilities, "mkdtemp", lambda: str(folder))
         harness = utilities.prefect_test_harness(server_startup_timeout=120)
         with harness:
+            # One worker sends all events of a process to the server that is configured when it begins. Begun by a test
+            # that goes through a proxy, it would lose those of the tests after it: task runs that no server knows.
+            EventsWorker.drain_all(timeout=10)
+            EventsWorker.instance()
             yield PREFECT_API_URL.value()
 
 

@@ -49,7 +49,8 @@ def stage_references(
         progress: Called now and then, and at the end, with how far it is.
 
     Raises:
-        PermanentError: As ``list_reference``.
+        DiskFullError: There is no room for the data.
+        PermanentError: As ``list_reference``; or the disk cannot be written to.
         TransientError: As ``list_reference``; or an object changed while it was read. A retry goes on from
             where this attempt ended.
     """
@@ -194,8 +195,9 @@ def _foresee_room(listings: Sequence[Listing], standing: Sequence[DatasetManifes
         return
     missing_bytes = 0
     for listing, manifest in zip(listings, standing, strict=True):
-        held = _held_digests(listing, area) if manifest is None else {info.key for info in listing.objects}
-        missing_bytes += sum(info.num_bytes for info in listing.objects if info.key not in held)
+        if manifest is None:
+            held = _held_digests(listing, area)
+            missing_bytes += sum(info.num_bytes for info in listing.objects if info.key not in held)
     require_room_for_all(area.home, missing_bytes, copied_bytes)
 
 

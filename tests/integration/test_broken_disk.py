@@ -2,19 +2,18 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import time
 
 import pytest
 
+from tests.integration.disks import mounted_image
 from tests.integration.fault_server import run_fault_server
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import PermanentError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 
-MEBIBYTE = 1 << 20
 NUM_OBJECTS, OBJECT_BYTES = 400, 200_000
 """80 MB, two times what the disk can keep."""
 
@@ -25,18 +24,9 @@ def breaking_disk(small_disk, tmp_path):
 
     Without a journal: one that cannot be written would end all writing, and this is about files.
     """
-    if shutil.which("mkfs.ext4") is None:
-        pytest.skip("no mkfs.ext4 here (Debian: e2fsprogs)")
-    image, mount = small_disk / "image", tmp_path / "breaking"
-    mount.mkdir()
-    with image.open("wb") as stream:
-        stream.truncate(300 * MEBIBYTE)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(image)], check=True)
-    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no file can be mounted as a disk here: {mounted.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
+    ext4 = ("mkfs.ext4", "-q", "-F", "-O", "^has_journal")
+    with mounted_image(small_disk / "image", tmp_path / "breaking", 300, *ext4) as disk:
+        yield disk
 
 
 def digest_on_disk(path):

@@ -1,11 +1,10 @@
 """Local data on a filesystem that shares extents: staging takes no room, and the staged bytes are their own."""
 
 import os
-import shutil
-import subprocess
 
 import pytest
 
+from tests.integration.disks import MEBIBYTE, mounted_image
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.caching.stage import StageContext
@@ -14,27 +13,14 @@ from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging import transfer
 from trainyard.tasks.staging.dataset import stage_references
 
-MEBIBYTE = 1 << 20
 NUM_FILES, FILE_MIB = 4, 16
 
 
 @pytest.fixture
 def xfs(tmp_path):
     """A disk of its own, with XFS on it."""
-    if os.geteuid():
-        pytest.skip("only root may mount a disk")
-    if shutil.which("mkfs.xfs") is None:
-        pytest.skip("no mkfs.xfs here (Debian: xfsprogs)")
-    image, mount = tmp_path / "image", tmp_path / "disk"
-    mount.mkdir()
-    with image.open("wb") as stream:
-        stream.truncate(400 * MEBIBYTE)
-    subprocess.run(["mkfs.xfs", "-q", str(image)], check=True)
-    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no XFS can be mounted here: {mounted.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
+    with mounted_image(tmp_path / "image", tmp_path / "disk", 400, "mkfs.xfs", "-q") as disk:
+        yield disk
 
 
 def used_bytes(mount):

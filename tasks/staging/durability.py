@@ -1,4 +1,4 @@
-"""Many small files are brought to the disk at once, where the kernel tells what went wrong with any of them."""
+"""Bring what was written to the disk: many small files at once, a large one while it arrives."""
 
 import ctypes
 import errno
@@ -6,7 +6,9 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 _FILESYSTEMS = {"ext3", "ext4", "xfs"}
@@ -15,6 +17,9 @@ _TELLS_ERRORS = (5, 17)
 """The first Linux whose ``syncfs`` also tells what the filesystem itself fails at (of files it does from 5.8 on)."""
 _BLOCK_BYTES = 512
 """What ``st_blocks`` counts in (stat(3type))."""
+
+_SYNC_BYTES = 32 * 2**20
+"""How much of a file is brought to the disk at once while the rest arrives."""
 
 Sync = Callable[[Iterable[str]], None]
 
@@ -47,6 +52,34 @@ def syncing_together(directory: Path) -> Iterator[Sync | None]:
         yield sync
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def syncing_early(out: FileIO, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Bring a large file to the disk while it arrives, so that the last fsync has little left to do.
+
+    Yields:
+        To be called with the bytes that were written so far. What it, or the end of the block, raises is the disk's
+        error: the kernel tells it once, so that no later fsync would.
+    """
+    if total_bytes < _SYNC_BYTES:
+        yield lambda num_bytes: None
+        return
+    begun: Future[None] | None = None
+    synced = 0
+
+    def sync(num_bytes: int) -> None:
+        nonlocal begun, synced
+        if num_bytes - synced < _SYNC_BYTES or (begun and not begun.done()):
+            return
+        if begun:
+            begun.result()
+        begun, synced = executor.submit(os.fdatasync, out.fileno()), num_bytes
+
+    with ThreadPoolExecutor(1, thread_name_prefix="sync") as executor:
+        yield sync
+    if begun:
+        begun.result()
 
 
 def _require_blocks(path: str) -> None:

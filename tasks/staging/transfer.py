@@ -5,28 +5,29 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
 
 from trainyard.tasks.artifacts.digests import digest_file
+from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.read_ahead import Block
-from trainyard.tasks.staging.durability import syncing_together
+from trainyard.tasks.staging.durability import syncing_early, syncing_together
 from trainyard.tasks.staging.listing import Listing
 
 NUM_TRANSFERS = 16
 """Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
 
 _TICK_S = 0.25
-_SYNC_BYTES = 32 * 2**20
-"""How much of a file is brought to the disk at once while the rest arrives."""
 _MANY_OBJECTS = 200
 """From so many on, small files are brought to the disk together, not one by one."""
 _SMALL_BYTES = 2**20
 """The largest of those; a larger one is synced by the thread that fetches it."""
+_MOST_ARRIVED = 64
+"""Small files in memory, on their way to the thread that writes them."""
 
 Fetched = tuple[ObjectInfo, str, str]
 """An object, the path of the finished file with its bytes, and their SHA-256."""
@@ -58,90 +59,139 @@ def fetch_objects(
         StorageUnavailableError: The storage failed; a retry goes on from here.
         PipelineError: Other errors of the storage.
     """
-    stop = threading.Event()
-    waiting, taking = enumerate(objects), threading.Lock()
-    finished: SimpleQueue[tuple[Fetched, bool]] = SimpleQueue()  # and whether its file is on the disk
-    prefix = f"{scratch}/{uuid.uuid4().hex}"
-
-    def take() -> tuple[int, ObjectInfo] | None:
-        with taking:
-            return None if stop.is_set() else next(waiting, None)
-
-    def work() -> None:
-        try:
-            while taken := take():
-                n, info = taken
-                path = f"{prefix}-{n}"
-                sync = not sync_together or info.num_bytes > _SMALL_BYTES
-                sha256, is_synced = _fetch(listing, info, path, count_bytes, stop, sync=sync)
-                finished.put(((info, path, sha256), is_synced))
-        except _StoppedError:
-            return
-        except BaseException:
-            stop.set()
-            raise
-
-    num_workers = min(NUM_TRANSFERS, len(objects))
+    num_fetching = min(NUM_TRANSFERS, len(objects))
     with (
         syncing_together(scratch) if len(objects) >= _MANY_OBJECTS else nullcontext() as sync_together,
-        ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="stage") as executor,
+        ThreadPoolExecutor(num_fetching + 1, thread_name_prefix="stage") as executor,
     ):
+        transfer = _Transfer(listing, objects, scratch, count_bytes, sync_each=not sync_together)
         try:
-            workers = {executor.submit(work) for _ in range(num_workers)}
-            while workers:
+            fetching = {executor.submit(transfer.fetch) for _ in range(num_fetching)}
+            writing = executor.submit(transfer.write)
+            while fetching:
                 # Woken once a tick, not by each object: this thread would stand in the way of those that work.
-                done, workers = wait(workers, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
-                failed = [worker for worker in done if worker.exception()]
-                if failed:
-                    done, workers = wait(workers).done, set()
-                batch = [finished.get() for _ in range(finished.qsize())]
+                done, fetching = wait(fetching, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
+                failed = [thread for thread in done if thread.exception()]
+                if failed or writing.done():
+                    done, fetching = wait(fetching | done).done, set()
+                if not fetching:
+                    transfer.end()
+                    done |= wait([writing]).done
+                batch = transfer.take_finished()
                 unsynced = [path for (_, path, _), is_synced in batch if not is_synced]
                 if sync_together and unsynced:
                     sync_together(unsynced)
                 yield [fetched for fetched, _ in batch]
-                for worker in [*failed, *done]:
-                    worker.result()
+                for thread in [*failed, *done]:
+                    thread.result()
         finally:
-            stop.set()
+            transfer.stop()
+            transfer.end()
 
 
-def _fetch(
-    listing: Listing,
-    info: ObjectInfo,
-    path: str,
-    count_bytes: Callable[[int], None],
-    stop: threading.Event,
-    *,
-    sync: bool,
-) -> tuple[str, bool]:
-    """Fetch one object to a file.
+class _Transfer:
+    """What the threads of one transfer share: some fetch, and one hashes and writes the small files of them all.
 
-    Returns:
-        The SHA-256 of its bytes; whether they are on the disk, which they always are where ``sync`` asks for that.
+    Sixteen that did all of it would for the most part wait for each other, and for Python's lock.
+
+    Args:
+        listing: Where the objects are.
+        objects: Which of them to fetch.
+        scratch: Directory for the files.
+        count_bytes: Called with the size of each block that is in a file.
+        sync_each: Whether the small files are to be synced one by one, too.
     """
-    location = listing.location_of(info)
-    whole = location.read_whole(info)
-    if whole is not None:
-        _write_file(path, whole, sync=sync)
-        count_bytes(info.num_bytes)
-        return hashlib.sha256(whole).hexdigest(), sync
-    if location.clone_version(info, Path(path)):
-        count_bytes(info.num_bytes)
-        return digest_file(Path(path))[0], True
-    hasher = hashlib.sha256()
-    num_bytes = 0
-    with FileIO(path, "w") as out, _early_sync(out, info.num_bytes) as sync_early:
-        for block in location.read_version(info):
-            hasher.update(block)
-            _write(out.fileno(), block)
-            num_bytes += len(block)
-            count_bytes(len(block))
-            sync_early(num_bytes)
-            if stop.is_set() and num_bytes < info.num_bytes:
-                raise _StoppedError
-        if sync:
-            os.fsync(out.fileno())
-    return hasher.hexdigest(), sync
+
+    def __init__(
+        self,
+        listing: Listing,
+        objects: Sequence[ObjectInfo],
+        scratch: Path,
+        count_bytes: Callable[[int], None],
+        *,
+        sync_each: bool,
+    ) -> None:
+        self._listing, self._count_bytes, self._sync_each = listing, count_bytes, sync_each
+        self._prefix = f"{scratch}/{uuid.uuid4().hex}"
+        self._waiting, self._taking = enumerate(objects), threading.Lock()
+        self._arrived: SimpleQueue[tuple[ObjectInfo, str, Block] | None] = SimpleQueue()
+        self._finished: SimpleQueue[tuple[Fetched, bool]] = SimpleQueue()  # and whether its file is on the disk
+        self._stopped = threading.Event()
+
+    def fetch(self) -> None:
+        """Fetch one object after the other; what several threads do at once."""
+        with self._stopping_all():
+            while taken := self._take():
+                n, info = taken
+                self._fetch(info, f"{self._prefix}-{n}")
+
+    def write(self) -> None:
+        """Write what the others have fetched, until the end is told; what one thread does."""
+        with self._stopping_all():
+            while taken := self._arrived.get():
+                self._write(*taken, sync=False)
+
+    def stop(self) -> None:
+        """Begin nothing new, and drop what is under way."""
+        self._stopped.set()
+
+    def end(self) -> None:
+        """Let the thread that writes end, when it has written what there is."""
+        self._arrived.put(None)
+
+    def take_finished(self) -> list[tuple[Fetched, bool]]:
+        """What was finished since the last call, and whether it is on the disk."""
+        return [self._finished.get() for _ in range(self._finished.qsize())]
+
+    @contextmanager
+    def _stopping_all(self) -> Iterator[None]:
+        try:
+            yield
+        except _StoppedError:
+            return
+        except BaseException:
+            self.stop()
+            raise
+
+    def _take(self) -> tuple[int, ObjectInfo] | None:
+        with self._taking:
+            return None if self._stopped.is_set() else next(self._waiting, None)
+
+    def _fetch(self, info: ObjectInfo, path: str) -> None:
+        location = self._listing.location_of(info)
+        sync = self._sync_each or info.num_bytes > _SMALL_BYTES
+        whole = location.read_whole(info)
+        if whole is None:
+            self._copy(location, info, path, sync=sync)
+        elif sync or self._arrived.qsize() >= _MOST_ARRIVED:
+            self._write(info, path, whole, sync=sync)
+        else:
+            self._arrived.put((info, path, whole))
+
+    def _copy(self, location: Location, info: ObjectInfo, path: str, *, sync: bool) -> None:
+        if location.clone_version(info, Path(path)):
+            self._count_bytes(info.num_bytes)
+            self._finished.put(((info, path, digest_file(Path(path))[0]), True))
+            return
+        hasher = hashlib.sha256()
+        num_bytes = 0
+        with FileIO(path, "w") as out, syncing_early(out, info.num_bytes) as written:
+            for block in location.read_version(info):
+                hasher.update(block)
+                _write(out.fileno(), block)
+                num_bytes += len(block)
+                self._count_bytes(len(block))
+                written(num_bytes)
+                if self._stopped.is_set() and num_bytes < info.num_bytes:
+                    raise _StoppedError
+            if sync:
+                os.fsync(out.fileno())
+        self._finished.put(((info, path, hasher.hexdigest()), sync))
+
+    def _write(self, info: ObjectInfo, path: str, data: Block, *, sync: bool) -> None:
+        _write_file(path, data, sync=sync)
+        self._count_bytes(info.num_bytes)
+        self._finished.put(((info, path, hashlib.sha256(data).hexdigest()), sync))
 
 
 def _write_file(path: str, data: Block, *, sync: bool) -> None:
@@ -153,34 +203,6 @@ def _write_file(path: str, data: Block, *, sync: bool) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _early_sync(out: FileIO, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Bring a large file to the disk while it arrives, so that the last fsync has little left to do.
-
-    Yields:
-        To be called with the bytes that were written so far. What it, or the end of the block, raises is the disk's
-        error: the kernel tells it once, so that no later fsync would.
-    """
-    if total_bytes < _SYNC_BYTES:
-        yield lambda num_bytes: None
-        return
-    begun: Future[None] | None = None
-    synced = 0
-
-    def sync(num_bytes: int) -> None:
-        nonlocal begun, synced
-        if num_bytes - synced < _SYNC_BYTES or (begun and not begun.done()):
-            return
-        if begun:
-            begun.result()
-        begun, synced = executor.submit(os.fdatasync, out.fileno()), num_bytes
-
-    with ThreadPoolExecutor(1, thread_name_prefix="sync") as executor:
-        yield sync
-    if begun:
-        begun.result()
 
 
 def _write(descriptor: int, block: Block) -> None:

@@ -18,7 +18,7 @@ NUM_BYTES = 5_000_000
 @pytest.fixture
 def fetch(tmp_path, monkeypatch):
     """Fetch a file that is large enough to be synced while it arrives, and cannot be cloned."""
-    monkeypatch.setattr(transfer, "_SYNC_BYTES", 1_000_000)
+    monkeypatch.setattr(durability, "_SYNC_BYTES", 1_000_000)
     monkeypatch.setattr(Location, "clone_version", lambda self, info, target: False)
     data = os.urandom(NUM_BYTES)
     (tmp_path / "data").mkdir()

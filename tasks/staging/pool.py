@@ -61,9 +61,10 @@ class ObjectPool:
     def adopt(self, finished: Sequence[tuple[str, str, int]]) -> None:
         """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk."""
         moving = []
-        held = self.find_held((sha256, num_bytes) for _, sha256, num_bytes in finished)
-        for (path, sha256, _), is_held in zip(finished, held, strict=True):
-            if is_held:
+        there = [(sha256, num_bytes) for _, sha256, num_bytes in finished if os.path.lexists(self.path(sha256))]
+        held = {sha256 for (sha256, _), is_held in zip(there, self.find_held(there), strict=True) if is_held}
+        for path, sha256, _ in finished:
+            if sha256 in held:
                 os.unlink(path)
                 continue
             os.chmod(path, _READ_ONLY)

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 18
-"""Of a stream. Larger ones are new memory from the system each, whose pages cost more than what is saved: a seventh of
-the time of a gigabyte, with 1 MiB."""
+"""Of a stream. Where memory is full of cached files, larger ones cost more in new pages than they save."""
 _GIVE_UP_AFTER = 3
 _CREDENTIALS_LAST = timedelta(minutes=5)
 _KNOWN_CLIENT_OPTIONS = {

@@ -3,11 +3,13 @@ import hashlib
 import os
 import platform
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.errors import StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging import durability, transfer
 from trainyard.tasks.staging.listing import list_reference
@@ -55,8 +57,8 @@ def test_what_the_disk_says_of_the_early_sync_is_not_lost(fetch, monkeypatch):
         fetch()
 
 
-@pytest.fixture
-def many(tmp_path, monkeypatch):
+@pytest.fixture(params=["in blocks", "whole"])
+def many(request, tmp_path, monkeypatch):
     """As many small files as are synced together, fetched to a directory; gives what was given, and what was synced."""
     for n in range(transfer._MANY_OBJECTS):
         path = tmp_path / "data" / f"{n:03}"
@@ -64,6 +66,8 @@ def many(tmp_path, monkeypatch):
         path.write_text(str(n))
     listing = list_reference(Datastore(url=str(tmp_path / "data")).as_mount())
     monkeypatch.setattr(Location, "clone_version", lambda self, info, target: False)
+    if request.param == "whole":
+        monkeypatch.setattr(Location, "read_whole", lambda self, info: self.local_path.read_bytes())
 
     def fetch(scratch, num_files=transfer._MANY_OBJECTS, lost=0):
         calls, given, fsync = [], [], os.fsync
@@ -112,6 +116,90 @@ def test_files_that_a_common_sync_could_not_bring_to_the_disk_are_not_given(many
     given, error = many(scratch, lost=errno.EIO)
     assert error.errno == errno.EIO
     assert all(not batch for batch, _ in given)
+
+
+@pytest.fixture
+def arriving(tmp_path, monkeypatch):
+    """Many small objects whose bytes come at once, as from S3, to be fetched to a directory."""
+    (tmp_path / "data").mkdir()
+    for n in range(transfer._MANY_OBJECTS):
+        (tmp_path / "data" / f"{n:03}").write_text(str(n))
+    listing = list_reference(Datastore(url=str(tmp_path / "data")).as_mount())
+    monkeypatch.setattr(Location, "read_whole", lambda self, info: self.local_path.read_bytes())
+    return lambda scratch: transfer.fetch_objects(listing, listing.objects, scratch, lambda num_bytes: None)
+
+
+def test_who_fetches_also_writes_where_the_thread_that_writes_cannot_keep_up(
+    arriving, scratch, syncs_together, monkeypatch
+):
+    write, take_over = transfer._write_file, transfer._Transfer.write
+    others_are_done, writers, written = threading.Event(), [], []
+    num_kept = 5
+    # Each of those who fetch may have found room for one more before any of them took it.
+    num_others = transfer._MANY_OBJECTS - 1 - num_kept - transfer.NUM_TRANSFERS
+    monkeypatch.setattr(transfer, "_MOST_ARRIVED", num_kept)
+
+    def known(self):
+        writers.append(threading.get_ident())
+        take_over(self)
+
+    def slow(path, data, *, sync):
+        if threading.get_ident() in writers:
+            assert others_are_done.wait(60)
+        else:
+            written.append(path)
+        write(path, data, sync=sync)
+        if len(written) >= num_others:
+            others_are_done.set()
+
+    monkeypatch.setattr(transfer._Transfer, "write", known)
+    monkeypatch.setattr(transfer, "_write_file", slow)
+    given = [Path(path).read_text() for batch in arriving(scratch) for _, path, _ in batch]
+    assert sorted(given) == sorted(str(n) for n in range(transfer._MANY_OBJECTS))
+
+
+@pytest.mark.parametrize("num_written", [0, 100, transfer._MANY_OBJECTS - 1])
+def test_a_full_disk_ends_the_transfer_and_what_was_written_before_is_given(
+    arriving, scratch, syncs_together, monkeypatch, num_written
+):
+    write, written, given = transfer._write_file, [], []
+    monkeypatch.setattr(transfer, "_MOST_ARRIVED", transfer._MANY_OBJECTS)  # one thread writes them all
+
+    def full(path, data, *, sync):
+        if len(written) >= num_written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write(path, data, sync=sync)
+
+    monkeypatch.setattr(transfer, "_write_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        for batch in arriving(scratch):
+            given += [path for _, path, _ in batch]
+    assert sorted(given) == sorted(written)
+
+
+def test_what_arrived_before_another_object_failed_is_written_and_given(arriving, scratch, syncs_together, monkeypatch):
+    read, arrived, given = Location.read_whole, [], []
+
+    def fails_once(self, info):
+        if len(arrived) >= 100:
+            raise StorageUnavailableError("503")
+        arrived.append(info.key)
+        return read(self, info)
+
+    monkeypatch.setattr(Location, "read_whole", fails_once)
+    with pytest.raises(StorageUnavailableError):
+        for batch in arriving(scratch):
+            given += [info.key for info, path, _ in batch if Path(path).exists()]
+    assert sorted(given) == sorted(arrived)
+
+
+def test_no_thread_is_left_where_what_is_finished_cannot_be_taken(arriving, scratch, monkeypatch):
+    monkeypatch.setattr(transfer, "_TICK_S", 0.0)
+    batches = arriving(scratch)
+    next(batches)
+    batches.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stage")]
 
 
 def test_what_was_lost_before_is_not_held_against_a_staging(tmp_path, syncs_together, monkeypatch):

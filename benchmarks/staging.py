@@ -46,9 +46,9 @@ def main() -> None:
         for n, (num_objects, num_bytes) in enumerate(cases.values()):
             _fill(server.create_bucket(f"case-{n}"), num_objects, num_bytes)
         aws = None if options.no_aws else _find_aws() or _install_aws(Path(scratch) / "aws")
-        contenders = _contenders(server, aws)
+        contenders, listings = _contenders(server, aws), _listings(server, aws)
         for n in range(len(cases)):  # from here on the server knows its ETags
-            run_process(_list_command(server, n), server.environment())
+            run_process(listings[ONE_LISTING](f"case-{n}"), server.environment())
         for turn in range(options.rounds):
             for n, case in enumerate(cases):
                 for contender, command in _rotated(contenders, turn):
@@ -59,8 +59,9 @@ def main() -> None:
                     _put_away(target, Path(scratch) / "done")
                     os.sync()
                     time.sleep(_PAUSE_S)
-                finished = run_process(_list_command(server, n), server.environment())
-                measurements.append(finished.as_measurement(f"{case}, nothing changed", ONE_LISTING, turn))
+                for contender, list_command in listings.items():
+                    finished = run_process(list_command(f"case-{n}"), server.environment())
+                    measurements.append(finished.as_measurement(f"{case}, nothing changed", contender, turn))
     facts = {"versions": _versions(aws), "left out": _missing(aws), "rounds": options.rounds}
     ordered = [m for case in cases for c in (case, f"{case}, nothing changed") for m in measurements if m.case == c]
     report("Staging from S3", ordered, ["rclone", ONE_LISTING], facts, options.json)
@@ -87,10 +88,6 @@ def _rotated(contenders: dict[str, Command], turn: int) -> list[tuple[str, Comma
     """Another one first in each round."""
     items = list(contenders.items())
     return items[turn % len(items) :] + items[: turn % len(items)]
-
-
-def _list_command(server: S3Server, n: int) -> list[str]:
-    return python("benchmarks.staging_worker", "list", server.endpoint_url, f"case-{n}", "-")
 
 
 def _server(scratch: str) -> AbstractContextManager[S3Server]:
@@ -150,6 +147,22 @@ def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
         contenders["aws s3 sync"] = lambda bucket, target: [aws, "s3", "sync", f"s3://{bucket}", str(target), *flags]
     contenders[S3FS_GET] = worker("s3fs-get")
     return contenders
+
+
+def _listings(server: S3Server, aws: str | None) -> dict[str, Callable[[str], list[str]]]:
+    """What the others need to list a bucket, beside what we do."""
+
+    def worker(kind: str) -> Callable[[str], list[str]]:
+        return lambda bucket: python("benchmarks.staging_worker", kind, server.endpoint_url, bucket, "-")
+
+    listings = {ONE_LISTING: worker("list"), "one listing, s3fs find": worker("s3fs-find")}
+    program, remote = rclone_program(), rclone_remote(server)
+    lsf = [program, "lsf", "--recursive", "--files-only", "--config", "/dev/null"]
+    listings["one listing, rclone lsf"] = lambda bucket: [*lsf, f"{remote}{bucket}"]
+    if aws:
+        ls = [aws, "s3", "ls", "--recursive", "--endpoint-url", server.endpoint_url, "--region", "us-east-1"]
+        listings["one listing, aws s3 ls"] = lambda bucket: [*ls, f"s3://{bucket}"]
+    return listings
 
 
 def rclone_remote(server: S3Server) -> str:

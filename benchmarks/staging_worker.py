@@ -21,9 +21,9 @@ def main(kind: str, endpoint_url: str, bucket: str, target: str) -> None:
     started, cpu_started = time.perf_counter(), time.process_time()
     if kind == "list":
         list_reference(reference)
-    elif kind == "s3fs-get":
+    elif kind in ("s3fs-get", "s3fs-find"):
         fs = s3fs.S3FileSystem(client_kwargs={"endpoint_url": endpoint_url}, use_listings_cache=False)
-        fs.get(bucket, target, recursive=True)
+        fs.find(bucket, detail=True) if kind == "s3fs-find" else fs.get(bucket, target, recursive=True)
     else:
         home = Path(target)
         stage_references([reference], StageContext(store_url=str(home / "store"), home=home))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 18
-"""Of a stream. Where memory is full of cached files, larger ones cost more in new pages than they save."""
+"""Of a stream: little enough to be in the processor's cache still when it is hashed, and then written."""
 _GIVE_UP_AFTER = 3
 _CREDENTIALS_LAST = timedelta(minutes=5)
 _KNOWN_CLIENT_OPTIONS = {

@@ -5,7 +5,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
@@ -26,8 +26,10 @@ _MANY_OBJECTS = 200
 """From so many on, small files are brought to the disk together, not one by one."""
 _SMALL_BYTES = 2**20
 """The largest of those; a larger one is synced by the thread that fetches it."""
-_MOST_ARRIVED = 64
-"""Small files in memory, on their way to the thread that writes them."""
+_HANDED_BYTES = 2**18
+"""The largest object that goes to the thread that writes for all."""
+_MANY_ARRIVED = 64
+"""From so many before that thread on, who fetches writes his own."""
 
 Fetched = tuple[ObjectInfo, str, str]
 """An object, the path of the finished file with its bytes, and their SHA-256."""
@@ -52,41 +54,34 @@ def fetch_objects(
         listing: Where the objects are.
         objects: Which of them to fetch.
         scratch: Directory for the files; whoever takes a file moves it away.
-        count_bytes: Called, from the transferring threads, with the size of each block that arrived.
+        count_bytes: Called, from the transferring threads, with the size of each block that is in a file.
 
     Raises:
         ObjectChangedError: An object is no longer the version that was listed; a retry lists it anew.
         StorageUnavailableError: The storage failed; a retry goes on from here.
         PipelineError: Other errors of the storage.
     """
-    num_fetching = min(NUM_TRANSFERS, len(objects))
+    num_fetchers = min(NUM_TRANSFERS, len(objects))
     with (
         syncing_together(scratch) if len(objects) >= _MANY_OBJECTS else nullcontext() as sync_together,
-        ThreadPoolExecutor(num_fetching + 1, thread_name_prefix="stage") as executor,
+        ThreadPoolExecutor(max(1, num_fetchers + bool(sync_together)), thread_name_prefix="stage") as executor,
     ):
-        transfer = _Transfer(listing, objects, scratch, count_bytes, sync_each=not sync_together)
+        transfer = _Transfer(listing, objects, num_fetchers, scratch, count_bytes, sync_each=not sync_together)
         try:
-            fetching = {executor.submit(transfer.fetch) for _ in range(num_fetching)}
-            writing = executor.submit(transfer.write)
-            while fetching:
+            running = {executor.submit(transfer.run_fetcher) for _ in range(num_fetchers)}
+            if sync_together:
+                running.add(executor.submit(transfer.run_writer))
+            while running:
                 # Woken once a tick, not by each object: this thread would stand in the way of those that work.
-                done, fetching = wait(fetching, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
-                failed = [thread for thread in done if thread.exception()]
-                if failed or writing.done():
-                    done, fetching = wait(fetching | done).done, set()
-                if not fetching:
-                    transfer.end()
-                    done |= wait([writing]).done
+                _, running = wait(running, timeout=_TICK_S)
                 batch = transfer.take_finished()
                 unsynced = [path for (_, path, _), is_synced in batch if not is_synced]
                 if sync_together and unsynced:
                     sync_together(unsynced)
                 yield [fetched for fetched, _ in batch]
-                for thread in [*failed, *done]:
-                    thread.result()
+            transfer.raise_first_error()
         finally:
             transfer.stop()
-            transfer.end()
 
 
 class _Transfer:
@@ -97,15 +92,17 @@ class _Transfer:
     Args:
         listing: Where the objects are.
         objects: Which of them to fetch.
+        num_fetchers: How many threads fetch.
         scratch: Directory for the files.
         count_bytes: Called with the size of each block that is in a file.
-        sync_each: Whether the small files are to be synced one by one, too.
+        sync_each: Whether small files, too, are synced one by one: then who fetches one also writes it.
     """
 
     def __init__(
         self,
         listing: Listing,
         objects: Sequence[ObjectInfo],
+        num_fetchers: int,
         scratch: Path,
         count_bytes: Callable[[int], None],
         *,
@@ -113,48 +110,58 @@ class _Transfer:
     ) -> None:
         self._listing, self._count_bytes, self._sync_each = listing, count_bytes, sync_each
         self._prefix = f"{scratch}/{uuid.uuid4().hex}"
-        self._waiting, self._taking = enumerate(objects), threading.Lock()
+        self._num_fetchers = num_fetchers
+        self._waiting = enumerate(objects)
+        self._lock = threading.Lock()  # for those two
         self._arrived: SimpleQueue[tuple[ObjectInfo, str, Block] | None] = SimpleQueue()
         self._finished: SimpleQueue[tuple[Fetched, bool]] = SimpleQueue()  # and whether its file is on the disk
         self._stopped = threading.Event()
+        self._errors: list[BaseException] = []
 
-    def fetch(self) -> None:
+    def run_fetcher(self) -> None:
         """Fetch one object after the other; what several threads do at once."""
-        with self._stopping_all():
-            while taken := self._take():
-                n, info = taken
-                self._fetch(info, f"{self._prefix}-{n}")
+        try:
+            with self._errors_kept():
+                while taken := self._take():
+                    n, info = taken
+                    self._fetch(info, f"{self._prefix}-{n}")
+        finally:
+            with self._lock:
+                self._num_fetchers -= 1
+                if not self._num_fetchers:
+                    self._arrived.put(None)
 
-    def write(self) -> None:
-        """Write what the others have fetched, until the end is told; what one thread does."""
-        with self._stopping_all():
+    def run_writer(self) -> None:
+        """Write what was fetched until no more can come; what one thread does."""
+        with self._errors_kept():
             while taken := self._arrived.get():
                 self._write(*taken, sync=False)
 
     def stop(self) -> None:
-        """Begin nothing new, and drop what is under way."""
+        """Begin nothing new, and drop what comes in blocks; what has arrived whole is still written."""
         self._stopped.set()
-
-    def end(self) -> None:
-        """Let the thread that writes end, when it has written what there is."""
-        self._arrived.put(None)
 
     def take_finished(self) -> list[tuple[Fetched, bool]]:
         """What was finished since the last call, and whether it is on the disk."""
         return [self._finished.get() for _ in range(self._finished.qsize())]
 
+    def raise_first_error(self) -> None:
+        """Raise what ended the transfer, if it did not end by itself."""
+        if self._errors:
+            raise self._errors[0]
+
     @contextmanager
-    def _stopping_all(self) -> Iterator[None]:
+    def _errors_kept(self) -> Iterator[None]:
         try:
             yield
         except _StoppedError:
             return
-        except BaseException:
+        except BaseException as error:
+            self._errors.append(error)
             self.stop()
-            raise
 
     def _take(self) -> tuple[int, ObjectInfo] | None:
-        with self._taking:
+        with self._lock:
             return None if self._stopped.is_set() else next(self._waiting, None)
 
     def _fetch(self, info: ObjectInfo, path: str) -> None:
@@ -163,7 +170,7 @@ class _Transfer:
         whole = location.read_whole(info)
         if whole is None:
             self._copy(location, info, path, sync=sync)
-        elif sync or self._arrived.qsize() >= _MOST_ARRIVED:
+        elif sync or info.num_bytes > _HANDED_BYTES or self._arrived.qsize() >= _MANY_ARRIVED:
             self._write(info, path, whole, sync=sync)
         else:
             self._arrived.put((info, path, whole))
@@ -175,13 +182,13 @@ class _Transfer:
             return
         hasher = hashlib.sha256()
         num_bytes = 0
-        with FileIO(path, "w") as out, syncing_early(out, info.num_bytes) as written:
+        with FileIO(path, "w") as out, syncing_early(out, info.num_bytes) as sync_early:
             for block in location.read_version(info):
                 hasher.update(block)
-                _write(out.fileno(), block)
+                _write_all(out.fileno(), block)
                 num_bytes += len(block)
                 self._count_bytes(len(block))
-                written(num_bytes)
+                sync_early(num_bytes)
                 if self._stopped.is_set() and num_bytes < info.num_bytes:
                     raise _StoppedError
             if sync:
@@ -198,14 +205,14 @@ def _write_file(path: str, data: Block, *, sync: bool) -> None:
     """Make a small file: a file object would ask the system more often, and other threads go first each time."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        _write(descriptor, data)
+        _write_all(descriptor, data)
         if sync:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write(descriptor: int, block: Block) -> None:
+def _write_all(descriptor: int, block: Block) -> None:
     """Write all of a block, which one call need not do on a disk that is nearly full."""
     written = os.write(descriptor, block)
     while written < len(block):

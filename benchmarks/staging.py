@@ -17,11 +17,12 @@ import tempfile
 import time
 import uuid
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.measuring import RESULTS, Measurement, python, report, run_process
 from tests.integration.s3_server import S3Server, run_s3_server
@@ -35,6 +36,7 @@ FIRST_RUN_ONLY = {S3FS_GET, RCLONE_ON_DISK}
 _PAUSE_S = 1.0
 """Between two contenders: the disk goes on freeing what was removed."""
 Command = Callable[[str, Path], list[str]]
+_T = TypeVar("_T")
 RCLONE = ("--transfers", "16", "--checkers", "16", "--config", "/dev/null", "--stats", "0", "--quiet")
 
 
@@ -59,7 +61,7 @@ def main() -> None:
                     _put_away(target, Path(scratch) / "done")
                     os.sync()
                     time.sleep(_PAUSE_S)
-                for contender, list_command in listings.items():
+                for contender, list_command in _rotated(listings, turn):
                     finished = run_process(list_command(f"case-{n}"), server.environment())
                     measurements.append(finished.as_measurement(f"{case}, nothing changed", contender, turn))
     facts = {"versions": _versions(aws), "left out": _missing(aws), "rounds": options.rounds}
@@ -84,7 +86,7 @@ def _put_away(target: Path, done: Path) -> None:
     target.rename(done / uuid.uuid4().hex)
 
 
-def _rotated(contenders: dict[str, Command], turn: int) -> list[tuple[str, Command]]:
+def _rotated(contenders: Mapping[str, _T], turn: int) -> list[tuple[str, _T]]:
     """Another one first in each round."""
     items = list(contenders.items())
     return items[turn % len(items) :] + items[: turn % len(items)]
@@ -150,7 +152,7 @@ def _contenders(server: S3Server, aws: str | None) -> dict[str, Command]:
 
 
 def _listings(server: S3Server, aws: str | None) -> dict[str, Callable[[str], list[str]]]:
-    """What the others need to list a bucket, beside what we do."""
+    """How a bucket is listed, by us and by the others; the start of rclone and of the AWS CLI is part of it."""
 
     def worker(kind: str) -> Callable[[str], list[str]]:
         return lambda bucket: python("benchmarks.staging_worker", kind, server.endpoint_url, bucket, "-")

@@ -23,7 +23,10 @@ def main(kind: str, endpoint_url: str, bucket: str, target: str) -> None:
         list_reference(reference)
     elif kind in ("s3fs-get", "s3fs-find"):
         fs = s3fs.S3FileSystem(client_kwargs={"endpoint_url": endpoint_url}, use_listings_cache=False)
-        fs.find(bucket, detail=True) if kind == "s3fs-find" else fs.get(bucket, target, recursive=True)
+        if kind == "s3fs-find":
+            fs.find(bucket, detail=True)
+        else:
+            fs.get(bucket, target, recursive=True)
     else:
         home = Path(target)
         stage_references([reference], StageContext(store_url=str(home / "store"), home=home))

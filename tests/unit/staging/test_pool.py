@@ -1,0 +1,69 @@
+import hashlib
+import os
+from contextlib import closing
+
+import pytest
+
+from trainyard.tasks.staging.index import StagingIndex
+from trainyard.tasks.staging.pool import ObjectPool
+
+
+@pytest.fixture
+def pool(tmp_path):
+    with closing(StagingIndex(tmp_path / "objects" / "index.sqlite")) as index:
+        yield ObjectPool(tmp_path, index)
+
+
+@pytest.fixture
+def finish(tmp_path):
+    """A finished file with some bytes, as a transfer gives it."""
+
+    def write(data, name):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return str(path), hashlib.sha256(data).hexdigest(), len(data)
+
+    return write
+
+
+def content(pool, finished):
+    with open(pool.path(finished[1]), "rb") as file:
+        return file.read()
+
+
+def test_two_objects_of_one_content_are_one_file(pool, finish):
+    first, second, other = finish(b"same", "a"), finish(b"same", "b"), finish(b"other", "c")
+    pool.adopt([first, second, other])
+    assert content(pool, first) == b"same" and content(pool, other) == b"other"
+    assert not any(os.path.exists(path) for path, _, _ in (first, second, other))
+
+
+def test_what_is_in_the_pool_stays_the_file_that_it_is(pool, finish):
+    pool.adopt([finish(b"same", "a")])
+    again, other = finish(b"same", "b"), finish(b"other", "c")
+    inode = os.stat(pool.path(again[1])).st_ino
+    pool.adopt([other, again])
+    assert os.stat(pool.path(again[1])).st_ino == inode
+    assert content(pool, other) == b"other"
+    assert not os.path.exists(again[0])
+
+
+@pytest.mark.parametrize("damage", [b"bent", b"longer than it was"])
+def test_what_is_damaged_in_the_pool_is_replaced_and_kept_to_look_at(pool, finish, tmp_path, damage):
+    pool.adopt([finish(b"same", "a")])
+    twice = [finish(b"same", "b"), finish(b"same", "c")]
+    path = pool.path(twice[0][1])
+    os.chmod(path, 0o644)
+    with open(path, "wb") as file:
+        file.write(damage)
+    pool.adopt(twice)
+    assert content(pool, twice[0]) == b"same"
+    assert [aside.read_bytes() for aside in (tmp_path / "damaged").iterdir()] == [damage]
+
+
+def test_files_of_the_pool_are_read_only_and_need_not_be_hashed_again(pool, finish, monkeypatch):
+    finished = finish(b"same", "a")
+    pool.adopt([finished])
+    assert os.stat(pool.path(finished[1])).st_mode & 0o777 == 0o444
+    monkeypatch.setattr("trainyard.tasks.staging.index.digest_file", lambda path: pytest.fail(f"{path} was hashed"))
+    assert list(pool.find_held([finished[1:]])) == [True]

@@ -1,5 +1,6 @@
 """Listings are read by our own parser, where they are as expected: it must say what botocore's says."""
 
+import re
 import uuid
 
 import pytest
@@ -36,13 +37,32 @@ def listed(s3_server, monkeypatch):
     return read
 
 
-def test_both_parsers_say_the_same_of_odd_names(listed, monkeypatch):
+@pytest.mark.parametrize("reader", ["botocore, object by object", "botocore, the whole answer"])
+def test_both_parsers_say_the_same_of_odd_names(listed, monkeypatch, reader):
     ours = listed()
     assert [info.key for info in ours] == sorted([*ODD_NAMES, "empty"])
-    taken = []
-    monkeypatch.setattr(s3_listing, "_read", lambda element: taken.append(element) or int("no number"))
+    asked = []
+    if reader == "botocore, object by object":
+        monkeypatch.setattr(s3_listing, "_read", lambda element: asked.append(element) or int("no number"))
+    else:
+        monkeypatch.setattr(s3_listing, "_NEXT", re.compile(b"never there"))
+        monkeypatch.setattr(s3_listing, "_elements", lambda objects: pytest.fail("it was left to botocore"))
     assert listed() == ours
-    assert taken  # it was asked, and what it could not read was left to botocore
+    assert bool(asked) == (reader == "botocore, object by object")
+
+
+def test_pages_follow_each_other_to_the_last(listed, monkeypatch):
+    ours, ask = listed(), s3_listing._ask
+    pages = []
+
+    def few(fs, query):
+        pages.append(query)
+        return ask(fs, {**query, "MaxKeys": 4})
+
+    monkeypatch.setattr(s3_listing, "_ask", few)
+    assert listed() == ours
+    assert len(pages) == 3
+    assert [("ContinuationToken" in query) for query in pages] == [False, True, True]
 
 
 def test_botocore_does_not_parse_the_objects_to_find_that_there_is_no_error(listed, monkeypatch):
@@ -60,35 +80,56 @@ def test_botocore_does_not_parse_the_objects_to_find_that_there_is_no_error(list
 def take(xml, status=200):
     response, added = {"status_code": status, "body": xml.encode()}, {}
     s3_listing._take_objects(response, added)
-    return response["body"].decode(), added.get("Contents")
+    return response["body"].decode(), added
 
 
 @pytest.mark.parametrize("namespace", ["", NAMESPACE])
-def test_objects_are_taken_and_the_rest_is_left(namespace):
-    objects = OBJECT.format(key="a") + OBJECT.format(key="b&amp;c")
-    body, taken = take(f"<ListBucketResult {namespace}>{objects}<IsTruncated>true</IsTruncated></ListBucketResult>")
-    infos = [ObjectInfo.from_listing(each["Key"], each) for each in taken]
-    assert [(info.key, info.num_bytes, info.etag) for info in infos] == [("a", 3, '"e"'), ("b&c", 3, '"e"')]
+@pytest.mark.parametrize("between", ["", "\n  "])
+@pytest.mark.parametrize("declared", ["", '<?xml version="1.0" encoding="UTF-8"?>'])
+def test_objects_are_taken_and_the_rest_is_left(namespace, between, declared):
+    objects = OBJECT.format(key="a") + between + OBJECT.format(key="b&amp;c") + between + OBJECT.format(key="d+%2B")
+    rest = "<IsTruncated>true</IsTruncated></ListBucketResult>"
+    body, added = take(f"{declared}<ListBucketResult {namespace}>{objects}{rest}")
+    assert body == f"{declared}<ListBucketResult {namespace}>{rest}"
+    entries = s3_listing._entries(None, {**added, "EncodingType": "url"})
+    infos = [ObjectInfo.from_listing(each["Key"], each) for each in entries]
+    assert [(info.key, info.num_bytes, info.etag) for info in infos] == [(key, 3, '"e"') for key in ("a", "b&c", "d +")]
     assert infos[0].modified_s == 1795386900.123
-    assert "Contents" not in body
-    assert "IsTruncated" in body
+    assert s3_listing._entries(None, added)[2]["Key"] == "d+%2B"  # no server that encodes keys
 
 
-UNEXPECTED = {
+WHOLE = f"<ListBucketResult>{OBJECT.format(key='a')}</ListBucketResult>"
+LEFT = {
     "an error": "<Error><Code>InternalError</Code></Error>",
+    "no objects": "<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>",
     "cut short": "<ListBucketResult><Contents>",
-    "no size": "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
-    "odd size": f"<ListBucketResult>{OBJECT.format(key='a').replace('>3<', '>x<')}</ListBucketResult>",
-    "odd time": f"<ListBucketResult>{OBJECT.format(key='a').replace('2026-', 'MMXXVI-')}</ListBucketResult>",
-    "time of no zone": f"<ListBucketResult>{OBJECT.format(key='a').replace('Z<', '<')}</ListBucketResult>",
+    "something between": WHOLE.replace("</Contents>", "</Contents><KeyCount>2</KeyCount>" + OBJECT.format(key="b")),
+    "a comment": WHOLE.replace("<Contents>", "<!-- <Contents> --><Contents>"),
+    "a section": WHOLE.replace("<Key>a<", "<Key><![CDATA[</Contents>]]><"),
+    "an entity": f'<!DOCTYPE x [<!ENTITY e "f">]>{WHOLE}',
+    "another encoding": f"<?xml version='1.0' encoding='ISO-8859-1'?>{WHOLE}",
+    "another prefix": WHOLE.replace("Contents>", "s3:Contents>"),
 }
 
 
-@pytest.mark.parametrize("xml", UNEXPECTED.values(), ids=UNEXPECTED)
+@pytest.mark.parametrize("xml", LEFT.values(), ids=LEFT)
 def test_what_is_not_as_expected_is_left_to_botocore_whole(xml):
-    assert take(xml) == (xml, None)
+    assert take(xml) == (xml, {})
 
 
 def test_errors_are_left_to_botocore():
-    xml = f"<ListBucketResult>{OBJECT.format(key='a')}</ListBucketResult>"
-    assert take(xml, status=500) == (xml, None)
+    assert take(WHOLE, status=500) == (WHOLE, {})
+
+
+ODD = {
+    "no size": ("<Size>3</Size>", ""),
+    "odd time": ("2026-11-22T22:35:00.123Z", "Sun, 22 Nov 2026 22:35:00 GMT"),
+    "time of no zone": ("00.123Z", "00.123"),
+}
+
+
+@pytest.mark.parametrize(("known", "odd"), ODD.values(), ids=ODD)
+def test_objects_that_are_not_as_expected_are_read_by_botocore(monkeypatch, known, odd):
+    monkeypatch.setattr(s3_listing, "_parse", lambda fs, objects: [{"Key": "botocore's"}])
+    _, added = take(WHOLE.replace(known, odd))
+    assert s3_listing._entries(None, added) == [{"Key": "botocore's"}]

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -22,6 +23,7 @@ _OBJECTS = "TrainyardObjects"
 _BEGIN, _END = b"<Contents>", b"</Contents>"
 _NEXT = re.compile(rb"</Contents>\s*<Contents>")
 _OTHER_ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["'](?!utf-8["'])""", re.IGNORECASE)
+_is_ours: ContextVar[bool] = ContextVar("_is_ours", default=False)
 _READ = ("Key", "Size", "ETag", "LastModified")
 
 
@@ -53,14 +55,21 @@ def list_pages(fs: Any, path: str) -> Iterator[Sequence[Mapping[str, Any]]]:
 
 
 def _ask(fs: Any, query: Mapping[str, str]) -> "Future[Mapping[str, Any]]":
-    return asyncio.run_coroutine_threadsafe(fs._call_s3("list_objects_v2", **query), fs.loop)
+    async def ask() -> Mapping[str, Any]:
+        _is_ours.set(True)  # for this request: others of the same client get what botocore gives
+        answer: Mapping[str, Any] = await fs._call_s3("list_objects_v2", **query)
+        return answer
+
+    return asyncio.run_coroutine_threadsafe(ask(), fs.loop)
 
 
 def _take_objects(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
     """Move the XML of an answer's objects to what botocore adds to the parsed answer."""
+    if not _is_ours.get() or response_dict["status_code"] >= 300:
+        return
     body: bytes = response_dict["body"]
-    # Without comments, CDATA and entities of its own, a tag in the text is a tag.
-    if response_dict["status_code"] >= 300 or b"<!" in body or _OTHER_ENCODING.match(body):
+    # Without comments, CDATA and entities of its own, what looks like a tag is a tag.
+    if b"<!" in body or _OTHER_ENCODING.match(body):
         return
     begin, end = body.find(_BEGIN), body.rfind(_END) + len(_END)
     objects = body[begin:end]

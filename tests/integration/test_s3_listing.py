@@ -30,10 +30,13 @@ def listed(s3_server, monkeypatch):
         (bucket / name).write_text(name)
     (bucket / "empty").write_bytes(b"")
 
-    def read():
-        location = locate(Datastore(url=f"s3://{bucket.name}", endpoint_url=s3_server.endpoint_url).as_mount())
-        return sorted(location.list_objects(), key=lambda info: info.key)
+    def location():
+        return locate(Datastore(url=f"s3://{bucket.name}", endpoint_url=s3_server.endpoint_url).as_mount())
 
+    def read():
+        return sorted(location().list_objects(), key=lambda info: info.key)
+
+    read.location = location
     return read
 
 
@@ -49,6 +52,14 @@ def test_both_parsers_say_the_same_of_odd_names(listed, monkeypatch, reader):
         monkeypatch.setattr(s3_listing, "_elements", lambda objects: pytest.fail("it was left to botocore"))
     assert listed() == ours
     assert bool(asked) == (reader == "botocore, object by object")
+
+
+def test_others_of_the_same_client_get_what_botocore_gives(listed):
+    location = listed.location()
+    assert len(list(location.list_objects())) == len(ODD_NAMES) + 1
+    found = location._fs.call_s3("list_objects_v2", Bucket=location._path)["Contents"]
+    assert sorted(each["Key"] for each in found) == sorted([*ODD_NAMES, "empty"])
+    assert location.first_object().key in [*ODD_NAMES, "empty"]
 
 
 def test_pages_follow_each_other_to_the_last(listed, monkeypatch):
@@ -79,7 +90,9 @@ def test_botocore_does_not_parse_the_objects_to_find_that_there_is_no_error(list
 
 def take(xml, status=200):
     response, added = {"status_code": status, "body": xml.encode()}, {}
+    ours = s3_listing._is_ours.set(True)
     s3_listing._take_objects(response, added)
+    s3_listing._is_ours.reset(ours)
     return response["body"].decode(), added
 
 

@@ -2,7 +2,8 @@
 
 botocore still sends, signs and retries the request, and reads all of the answer but its objects: those are taken out
 of it by botocore's own hook for parts of an answer (``before-parse``), and read here while the server is at the next
-page. What is not as expected is left to botocore, whole.
+page. What is not as expected is left to botocore, whole. Where an answer is broken within an object, botocore does not
+ask again by itself; it is an error as before.
 """
 
 import asyncio
@@ -16,13 +17,16 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
+from trainyard.tasks.errors import StorageUnavailableError
+
 # Not "s3.ListObjectsV2": botocore's own handlers of "s3.*" would parse the answer, all of it, before this one.
 _EVENT = "before-parse.*.ListObjectsV2"
-_OBJECTS = "TrainyardObjects"
-"""Where an answer as botocore gives it has the XML of its objects."""
+_TAKEN = "TrainyardObjects"
+"""Where botocore's answer has the XML of its objects: the whole body, and where in it they begin and end."""
 _BEGIN, _END = b"<Contents>", b"</Contents>"
 _NEXT = re.compile(rb"</Contents>\s*<Contents>")
-_OTHER_ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["'](?!utf-8["'])""", re.IGNORECASE)
+_ODD = re.compile(rb"<[^<>]*Contents")
+"""A tag that may be one of an object, beside those that are expected."""
 _is_ours: ContextVar[bool] = ContextVar("_is_ours", default=False)
 _READ = ("Key", "Size", "ETag", "LastModified")
 
@@ -44,14 +48,21 @@ def list_pages(fs: Any, path: str) -> Iterator[Sequence[Mapping[str, Any]]]:
     try:
         while True:
             page = asked.result()
-            token = page["NextContinuationToken"] if page.get("IsTruncated") else None
-            if token:
-                asked = _ask(fs, {**query, "ContinuationToken": token})
+            is_last = not page.get("IsTruncated")
+            if not is_last:
+                asked = _ask(fs, {**query, "ContinuationToken": _next_token(page, path)})
             yield _entries(fs, page)
-            if not token:
+            if is_last:
                 return
     finally:
         asked.cancel()
+
+
+def _next_token(page: Mapping[str, Any], path: str) -> str:
+    token = page.get("NextContinuationToken")
+    if not token:
+        raise StorageUnavailableError(f"A page of s3://{path} says that more follow, and not how to ask for them.")
+    return str(token)
 
 
 def _ask(fs: Any, query: Mapping[str, str]) -> "Future[Mapping[str, Any]]":
@@ -68,25 +79,29 @@ def _take_objects(response_dict: dict[str, Any], customized_response_dict: dict[
     if not _is_ours.get() or response_dict["status_code"] >= 300:
         return
     body: bytes = response_dict["body"]
-    # Without comments, CDATA and entities of its own, what looks like a tag is a tag.
-    if b"<!" in body or _OTHER_ENCODING.match(body):
+    # Without comments, CDATA, instructions and entities of its own, what looks like a tag is a tag.
+    if b"<!" in body or body.find(b"<?", 5) > 0:
         return
     begin, end = body.find(_BEGIN), body.rfind(_END) + len(_END)
-    objects = body[begin:end]
-    if begin < 0 or objects.count(_BEGIN) != len(_NEXT.findall(objects)) + 1:
+    if not 0 < begin < end:
         return
-    response_dict["body"] = body[:begin] + body[end:]
-    customized_response_dict[_OBJECTS] = objects
+    objects, rest = body[begin:end], body[:begin] + body[end:]
+    num_objects = len(_NEXT.findall(objects)) + 1
+    if objects.count(_BEGIN) != num_objects or objects.count(_END) != num_objects or _ODD.search(rest):
+        return
+    response_dict["body"] = rest
+    customized_response_dict[_TAKEN] = body, begin, end
 
 
 def _entries(fs: Any, page: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    if _OBJECTS not in page:
+    if _TAKEN not in page:
         entries: list[Mapping[str, Any]] = page.get("Contents", [])
         return entries
+    body, begin, end = page[_TAKEN]
     try:
-        entries = [_read(element) for element in _elements(page[_OBJECTS])]
+        entries = [_read(element) for element in _elements(body[begin:end])]
     except (ElementTree.ParseError, TypeError, ValueError):
-        entries = _parse(fs, page[_OBJECTS])
+        entries = _parse(fs, body)
     if page.get("EncodingType") == "url":  # as botocore asks for, and decodes in what it has parsed itself
         return [{**entry, "Key": unquote_plus(entry["Key"])} for entry in entries]
     return entries
@@ -111,11 +126,11 @@ def _read(element: ElementTree.Element) -> dict[str, Any]:
     return {"Key": key, "Size": int(num_bytes), "ETag": etag, "LastModified": moment}
 
 
-def _parse(fs: Any, objects: bytes) -> list[Mapping[str, Any]]:
-    """Objects as botocore reads them."""
+def _parse(fs: Any, body: bytes) -> list[Mapping[str, Any]]:
+    """The objects of an answer as botocore reads them."""
     from botocore.parsers import create_parser
 
     shape = fs.s3.meta.service_model.operation_model("ListObjectsV2").output_shape
-    answer = {"status_code": 200, "headers": {}, "body": b"<ListBucketResult>%b</ListBucketResult>" % objects}
-    entries: list[Mapping[str, Any]] = create_parser("rest-xml").parse(answer, shape)["Contents"]
+    answer = create_parser("rest-xml").parse({"status_code": 200, "headers": {}, "body": body}, shape)
+    entries: list[Mapping[str, Any]] = answer["Contents"]
     return entries

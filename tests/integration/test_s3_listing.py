@@ -2,12 +2,14 @@
 
 import re
 import uuid
+from concurrent.futures import Future
 
 import pytest
 from botocore import handlers
 
 from trainyard.tasks.artifacts import s3_listing
 from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.errors import PipelineError, StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.access import locate
 
@@ -116,11 +118,21 @@ LEFT = {
     "an error": "<Error><Code>InternalError</Code></Error>",
     "no objects": "<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>",
     "cut short": "<ListBucketResult><Contents>",
+    "another tag first": WHOLE.replace("<Contents>", "<Contents id='1'><Key>b</Key></Contents><Contents>"),
+    "another tag between": WHOLE.replace(
+        "</Cont", "</Contents><Contents xmlns='x'><Key>b</Key></Contents><Contents></Cont"
+    ),
+    "another tag last": WHOLE.replace("</ListB", "<Contents><Key>b</Key></Contents ></ListB"),
+    "an empty tag": WHOLE.replace("<Contents>", "<Contents/><Contents>"),
+    "one within another": WHOLE.replace("<Key>", "<Contents><Key>b</Key></Contents><Key>"),
+    "two closed otherwise": WHOLE.replace(
+        "<Contents>", "<Contents><Key>b</Key></Contents ><Contents xmlns='x'><Key>c</Key></Contents ><Contents>"
+    ),
+    "an instruction": WHOLE.replace("<Contents>", "<?x <Contents>").replace("</Contents>", "</Contents> ?>"),
     "something between": WHOLE.replace("</Contents>", "</Contents><KeyCount>2</KeyCount>" + OBJECT.format(key="b")),
     "a comment": WHOLE.replace("<Contents>", "<!-- <Contents> --><Contents>"),
     "a section": WHOLE.replace("<Key>a<", "<Key><![CDATA[</Contents>]]><"),
     "an entity": f'<!DOCTYPE x [<!ENTITY e "f">]>{WHOLE}',
-    "another encoding": f"<?xml version='1.0' encoding='ISO-8859-1'?>{WHOLE}",
     "another prefix": WHOLE.replace("Contents>", "s3:Contents>"),
 }
 
@@ -143,6 +155,59 @@ ODD = {
 
 @pytest.mark.parametrize(("known", "odd"), ODD.values(), ids=ODD)
 def test_objects_that_are_not_as_expected_are_read_by_botocore(monkeypatch, known, odd):
-    monkeypatch.setattr(s3_listing, "_parse", lambda fs, objects: [{"Key": "botocore's"}])
-    _, added = take(WHOLE.replace(known, odd))
-    assert s3_listing._entries(None, added) == [{"Key": "botocore's"}]
+    monkeypatch.setattr(s3_listing, "_parse", lambda fs, body: [{"Key": body}])
+    xml = WHOLE.replace(known, odd)
+    _, added = take(xml)
+    assert s3_listing._entries(None, added) == [{"Key": xml.encode()}]
+
+
+def test_botocore_reads_them_with_what_the_whole_answer_declares(listed):
+    xml = WHOLE.replace("<ListBucketResult", "<ListBucketResult xmlns:xsi='x'").replace(
+        "<Owner", "<Owner xsi:nil='true'"
+    )
+    _, added = take(xml)
+    [entry] = s3_listing._entries(listed.location()._fs, added)
+    assert (entry["Key"], entry["Size"], entry["ETag"]) == ("a", 3, '"e"')
+
+
+@pytest.mark.parametrize("token", [{}, {"NextContinuationToken": ""}])
+def test_a_listing_that_goes_on_but_says_not_where_is_an_error(listed, monkeypatch, token):
+    location, call = listed.location(), s3_listing._ask
+
+    def truncated(fs, query):
+        answer = Future()
+        answer.set_result({**call(fs, query).result(), "IsTruncated": True, **token})
+        return answer
+
+    monkeypatch.setattr(s3_listing, "_ask", truncated)
+    with pytest.raises(StorageUnavailableError, match="says that more follow"):
+        list(location.list_objects())
+
+
+def test_who_stops_early_leaves_no_request_behind(listed, monkeypatch):
+    location, ask, asked = listed.location(), s3_listing._ask, []
+
+    def few(fs, query):
+        asked.append(ask(fs, {**query, "MaxKeys": 1}))
+        return asked[-1]
+
+    monkeypatch.setattr(s3_listing, "_ask", few)
+    objects = location.list_objects()
+    next(objects)
+    objects.close()
+    assert len(asked) == 2 and asked[1].done()
+
+
+def test_an_error_of_the_page_that_is_asked_for_ahead_comes_after_the_page_before(listed, monkeypatch):
+    location, ask, seen = listed.location(), s3_listing._ask, []
+
+    def second_is_refused(fs, query):
+        return ask(fs, {**query, "MaxKeys": 1, **({"ContinuationToken": "made up"} if seen else {})})
+
+    monkeypatch.setattr(s3_listing, "_ask", second_is_refused)
+    ask_first = s3_listing._ask
+    monkeypatch.setattr(s3_listing, "_ask", lambda fs, query: (ask_first(fs, query), seen.append(query))[0])
+    objects = location.list_objects()
+    assert next(objects).key
+    with pytest.raises(PipelineError):
+        list(objects)

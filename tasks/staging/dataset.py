@@ -26,6 +26,7 @@ from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.capacity import disk_errors_translated, require_room, require_room_for_all
 from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage
+from trainyard.tasks.staging.garbage import rarely_collected
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.keys import check_folded
 from trainyard.tasks.staging.listing import Listing, list_reference
@@ -57,6 +58,7 @@ def stage_references(
     return stage_listings([list_reference(reference) for reference in references], context, progress)
 
 
+@rarely_collected()
 def stage_listings(listings: Sequence[Listing], context: StageContext, progress: Report | None = None) -> StagedData:
     """Bring what was listed to this machine, in those versions; otherwise as ``stage_references``."""
     if not listings:
@@ -74,6 +76,7 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     return StagedData(datasets=tuple(_product(listing, manifest, context.store) for listing, manifest in pairs))
 
 
+@rarely_collected()
 def verify_staged(product: StagedData, context: StageContext) -> None:
     """Prove that the files of every dataset are on this machine, right and with nothing beside them.
 

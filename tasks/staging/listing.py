@@ -10,6 +10,7 @@ from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.access import locate
+from trainyard.tasks.staging.garbage import rarely_collected
 from trainyard.tasks.staging.keys import check_keys
 from trainyard.tasks.staging.patterns import is_pattern, split_pattern
 
@@ -54,6 +55,7 @@ class Listing:
         return self.location if self.single_object else self.location / info.key
 
 
+@rarely_collected()
 def list_reference(reference: DataReference) -> Listing:
     """List a reference: one object, everything below a prefix, or what a pattern matches.
 

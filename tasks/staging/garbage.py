@@ -1,7 +1,7 @@
 """Python's garbage collector, while thousands of values are made that all stay: it would look at them again and again.
 
-The values of a listing are in no cycles, and counting references frees them. What the collector would find is little
-and old (the modules of torch and botocore, on each of its full passes).
+The values of a listing are in no cycles, and counting references frees them. The collector finds nothing among them,
+and on a full pass it looks at every module that was imported, too.
 """
 
 import gc
@@ -36,6 +36,5 @@ def _change_holders(step: int) -> None:
         if not _num_holders:
             _thresholds = gc.get_threshold()
         _num_holders += step
-        is_rarer = not 0 < _thresholds[0] < _MANY
-        if not is_rarer:
+        if 0 < _thresholds[0] < _MANY:
             gc.set_threshold(_MANY if _num_holders else _thresholds[0], *_thresholds[1:])

@@ -1,6 +1,5 @@
 import gc
-import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -67,24 +66,13 @@ def test_an_error_in_the_block_brings_back_what_was():
 
 
 def test_the_last_of_several_blocks_brings_back_what_was():
-    entered, leave = threading.Event(), threading.Event()
-
-    def hold():
-        with rarely_collected():
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=hold)
-    with rarely_collected():
-        thread.start()
-        entered.wait()
-        with rarely_collected():
-            pass
+    with ExitStack() as first, ExitStack() as last:  # as two threads would, in no order
+        first.enter_context(rarely_collected())
+        last.enter_context(rarely_collected())
+        first.close()
         assert gc.get_threshold() != OFTEN
-    assert gc.get_threshold() != OFTEN
-    leave.set()
-    thread.join()
-    assert gc.get_threshold() == OFTEN
+        last.close()
+        assert gc.get_threshold() == OFTEN
 
 
 @pytest.mark.parametrize("chosen", [(0, 10, 10), (1_000_000, 5, 5)], ids=["never", "more rarely"])

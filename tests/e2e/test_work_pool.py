@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
 from tests.conftest import PROJECTS, write_points
 from tests.e2e.conftest import small_estimator
@@ -44,12 +45,12 @@ def job(linear_project, points, mark):
     return make
 
 
-def runs_since(yard, moment, flow_name):
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-
+def runs_on(yard, pool, began):
+    """The training runs of one pool since a moment; another pool's may begin whenever its worker is lost."""
+    pools = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
     with yard.client() as client:
-        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])))
-    return [run for run in runs if run.created.timestamp() > moment]
+        runs = client.read_flow_runs(work_pool_filter=pools)
+    return [run for run in runs if run.created.timestamp() > began]
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_ctrl_c_in_the_caller_leaves_nothing(yard, here, job, training, left):
     caller.communicate(timeout=60)
     assert caller.returncode != 0
     assert wait_for(lambda: not left(caller), LIMIT_S + CANCEL_POLL_S), describe(left(caller))
-    assert wait_for(lambda: [run.state_name for run in runs_since(yard, began, "train")] == ["Cancelled"], 30)
+    assert wait_for(lambda: [run.state_name for run in runs_on(yard, "gpu", began)] == ["Cancelled"], 30)
 
 
 def test_kill_9_of_the_caller_ends_its_training(yard, here, job, training, left):
@@ -174,7 +175,7 @@ def test_kill_9_of_the_caller_ends_its_training(yard, here, job, training, left)
     caller = yard.start(job({"--nap": 600, "--seed": 5}), here, variables={"TRAINYARD_LEASE_TTL_S": str(LEASE_S)})
     ranks = wait_for(training, 120)
     assert ranks
-    (run,) = runs_since(yard, began, "train")
+    (run,) = runs_on(yard, "gpu", began)
     time.sleep(LEASE_S + 3)  # longer than the lease lives without its holder
     assert not are_gone(ranks), "who waits is seen to wait"
     below = [process for process in yard.service("worker-gpu") if "prefect.engine" in command_of(process)]
@@ -198,8 +199,7 @@ def test_a_pool_without_a_worker_is_an_error_after_a_while_and_nothing_is_left_w
     assert refused["error"] == "WorkerUnavailableError"
     assert "for 0:00:03: the work pool 'quiet' has no live worker" in refused["message"]
     assert "prefect worker start --pool quiet" in refused["message"]
-    there = [run for run in runs_since(yard, began, "train") if run.work_pool_name == "quiet"]
-    assert [run.state_name for run in there] == ["Cancelled"]
+    assert [run.state_name for run in runs_on(yard, "quiet", began)] == ["Cancelled"]
 
 
 def test_a_crashed_training_goes_on_from_its_checkpoint_in_a_second_attempt(yard, here, job, training):

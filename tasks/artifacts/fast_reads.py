@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 18
 """Of a stream: little enough to be in the processor's cache still when it is hashed, and then written."""
+_HEAD_BYTES = 1 << 18
+_HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES}-"
+"""The two answers that an object is streamed in: a short one, and all that follows."""
+_BLOCK_LASTS, _STREAM_LASTS = timedelta(minutes=10), timedelta(days=1)
+"""How long an answer may take as a whole; what notices a stall is the read timeout."""
 _GIVE_UP_AFTER = 3
 _CREDENTIALS_LAST = timedelta(minutes=5)
 _KNOWN_CLIENT_OPTIONS = {
@@ -43,7 +48,7 @@ class FastReader:
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
-        self._stores: dict[str, S3Store] = {}
+        self._stores: dict[tuple[str, str], S3Store] = {}
         self._lock = threading.Lock()
         self._failures = 0
         self._gives_ranges: bool | None = None
@@ -100,23 +105,40 @@ class FastReader:
             return None
         return data if data is not None and len(data) == num_bytes else None
 
-    def stream(self, path: str, etag: str) -> Iterator[memoryview]:
-        """The bytes of one version of an object as they arrive, in one answer; ends early where that fails."""
+    def stream(self, path: str, etag: str, num_bytes: int) -> Iterator[memoryview]:
+        """The bytes of one version of an object as they arrive, where the server does not give ranges as it should.
+
+        Most of them come in one answer. It does not begin at the first byte: of one that does, rclone's server
+        makes an MD5 for nobody, and sends no faster than that.
+
+        Args:
+            path: ``bucket/key``.
+            etag: What ``If-Match`` asks for, in quotes.
+            num_bytes: Size of the object, more than ``_HEAD_BYTES``.
+
+        Yields:
+            Bytes in their order; fewer than there are where something fails, whatever the reason.
+        """
         if self._failures >= _GIVE_UP_AFTER:
             return
         try:
-            answer = self._get(path, etag, None)
-            if (answer.meta["e_tag"] or "") != etag:
-                return
-            for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
-                yield memoryview(chunk)
+            for range_header, wanted in (_HEAD, _HEAD_BYTES), (_REST, num_bytes - _HEAD_BYTES):
+                answer = self._get(path, etag, None, range_header)
+                sent = answer.meta["size"]
+                is_whole = range_header == _HEAD and sent == num_bytes  # of a server that knows no ranges
+                if answer.meta["e_tag"] != etag or not (is_whole or sent == wanted):
+                    return
+                for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+                    yield memoryview(chunk)
+                if is_whole:
+                    return
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)
 
     def gives_ranges(self, path: str, etag: str) -> bool:
         """Whether the server answers a ranged read as RFC 9110 asks (206), else obstore refuses it; asked once.
 
-        rclone's server, for one, sends the range and says 200.
+        rclone's server, for one, sends the range and says 200; ``stream`` reads from such a server.
         """
         if self._gives_ranges is None:
             self._gives_ranges = self.read(path, etag, (0, 1)) is not None
@@ -128,7 +150,17 @@ class FastReader:
         if self._failures == _GIVE_UP_AFTER:
             log.info("obstore cannot read from this server as s3fs can; s3fs reads from here on.")
 
-    def _get(self, path: str, etag: str | None, byte_range: tuple[int, int] | None) -> "GetResult":
+    def _get(
+        self, path: str, etag: str | None, byte_range: tuple[int, int] | None, range_header: str = ""
+    ) -> "GetResult":
+        """Ask for an object.
+
+        Args:
+            path: ``bucket/key``.
+            etag: What ``If-Match`` asks for; None for whatever version it has now.
+            byte_range: What obstore asks for; it refuses any answer but 206.
+            range_header: A range that obstore does not know of, and that is therefore answered by 200 as well.
+        """
         import obstore
 
         bucket, _, key = path.partition("/")
@@ -137,16 +169,17 @@ class FastReader:
             options["if_match"] = etag
         if byte_range:
             options["range"] = byte_range
-        return obstore.get(self._store(bucket), key, options=options)
+        return obstore.get(self._store(bucket, range_header), key, options=options)
 
-    def _store(self, bucket: str) -> "S3Store":
-        store = self._stores.get(bucket)
+    def _store(self, bucket: str, range_header: str) -> "S3Store":
+        name = bucket, range_header
+        store = self._stores.get(name)
         if store is not None:
             return store
         with self._lock:
-            if bucket not in self._stores:
-                self._stores[bucket] = _open_store(self._fs, bucket)
-            return self._stores[bucket]
+            if name not in self._stores:
+                self._stores[name] = _open_store(self._fs, bucket, range_header)
+            return self._stores[name]
 
 
 def _log_failure(path: str, error: Exception) -> None:
@@ -168,7 +201,8 @@ def _s3_options(fs: Any) -> set[str]:
     return {name for name, value in (fs.s3.meta.config.s3 or {}).items() if value is not None}
 
 
-def _open_store(fs: Any, bucket: str) -> "S3Store":
+def _open_store(fs: Any, bucket: str, range_header: str) -> "S3Store":
+    """A bucket as obstore sees it; each of its requests carries the header, if there is one."""
     from obstore.store import S3Store
 
     client = fs.s3.meta
@@ -188,7 +222,8 @@ def _open_store(fs: Any, bucket: str) -> "S3Store":
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=client.config.connect_timeout),
             "read_timeout": timedelta(seconds=client.config.read_timeout),
-            "timeout": timedelta(minutes=10),  # of one block; the read timeout is what notices a stall
+            "timeout": _STREAM_LASTS if range_header else _BLOCK_LASTS,
+            "default_headers": {"Range": range_header} if range_header else {},
         },
         # A lost connection is asked for again by s3fs; obstore would go on in the middle of an answer.
         retry_config={"max_retries": 0},

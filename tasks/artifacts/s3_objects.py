@@ -147,7 +147,7 @@ def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -
 
     position = 0
     if reader and not reader.gives_ranges(path, etag):
-        for chunk in reader.stream(path, etag):
+        for chunk in reader.stream(path, etag, info.num_bytes):
             position += len(chunk)
             yield chunk
         reader = None  # what is missing is left to s3fs

@@ -98,6 +98,9 @@ class FaultServer:
 
     enforce_if_match: bool = True
     conditional_puts: bool = True
+    range_status: int = 206
+    """What a range is answered with; rclone's server says 200."""
+
     on_read: Callable[[str, int], None] = lambda key, nth: None
     """Called before the nth GET of an object is answered."""
 
@@ -249,14 +252,14 @@ class _Service:
         start, end, status = 0, found.num_bytes, 200
         if (wanted := request.headers.get("Range")) and kind != "range ignored":
             first, _, last = wanted.removeprefix("bytes=").partition("-")
-            start, end, status = int(first), min(int(last) + 1 if last else end, end), 206
+            start, end, status = int(first), min(int(last) + 1 if last else end, end), self.server.range_status
         headers = {
             "ETag": found.etag,
             "Last-Modified": f"{found.modified:%a, %d %b %Y %H:%M:%S GMT}",
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
         }
-        if status == 206:
+        if wanted and kind != "range ignored":
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.num_bytes}"
         answer = web.StreamResponse(status=status, headers=headers)
         if kind == "short chunk":

@@ -28,6 +28,7 @@ NUM_OBJECTS = int(os.environ.get("TRAINYARD_TEST_NUM_OBJECTS", "1000"))
 MENDED = ("truncated", "short chunk", "reset", "stalled", "500", "503", "range ignored")
 REFUSED = {"403": "refused", "skew": "clock"}
 TRANSPORTS = ("obstore", "s3fs")
+RANGE_STATUSES = (206, 200)
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +46,22 @@ def transport(request, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def impatient(server, transport, monkeypatch, request):
-    """Credentials, a bucket of the test's own, and time-outs for which a stalled answer need not be waited for.
+def impatient(server, transport, monkeypatch):
+    """Credentials, a client of the test's own, and time-outs for which a stalled answer need not be waited for.
 
     Whatever a test does, every read of it must have said which version it wants.
     """
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fault-server-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fault-server-secret")
     options = access.storage_options
-    impatient = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 2, "user_agent_extra": request.node.name[:60]}}
+    impatient = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 2, "user_agent_extra": uuid.uuid4().hex}}
     monkeypatch.setattr(access, "storage_options", lambda datastore: {**options(datastore), **impatient})
     server.buckets.clear()
     server.faults.clear()
     server.reads.clear()
     server.read_conditions.clear()
     server.on_read = lambda key, nth: None
-    server.enforce_if_match = True
+    server.enforce_if_match, server.range_status = True, 206
     yield
     assert all(server.read_conditions), f"{server.read_conditions.count('')} reads without If-Match"
 
@@ -103,12 +104,14 @@ def assert_nothing_looks_whole(context):
     assert list((context.home / "objects" / "partial").iterdir()) == []
 
 
-def test_every_read_asks_for_the_listed_version(server, bucket_name, context):
+@pytest.mark.parametrize("range_status", RANGE_STATUSES)
+def test_every_read_asks_for_the_listed_version(server, bucket_name, context, range_status):
+    server.range_status = range_status
     put_small_objects(server, bucket_name, 20)
     server.buckets[bucket_name]["train/big.bin"] = made_up(3 * BLOCK_BYTES + 17)
     stage_references([reference(server, bucket_name)], context)
     asked = list(zip(server.reads, server.read_conditions, strict=True))
-    assert len(asked) >= 20 + 4
+    assert len(asked) >= 20 + 3
     assert {key: etag for key, etag in asked} == {k: found.etag for k, found in server.buckets[bucket_name].items()}
     assert all(etag == server.buckets[bucket_name][key].etag for key, etag in asked)
 
@@ -144,8 +147,10 @@ def test_faults_that_pass_are_mended_within_one_staging(server, bucket_name, con
     assert_right(server, bucket_name, context, product)
 
 
+@pytest.mark.parametrize("range_status", RANGE_STATUSES)
 @pytest.mark.parametrize("kind", MENDED)
-def test_faults_that_pass_are_mended_in_a_large_object(server, bucket_name, context, kind):
+def test_faults_that_pass_are_mended_in_a_large_object(server, bucket_name, context, kind, range_status):
+    server.range_status = range_status
     server.buckets[bucket_name] = {"big.bin": made_up(5 * BLOCK_BYTES + 17)}
     fault = server.add_fault(kind, lambda key, nth: nth in (3, 5))
     product = stage_references([reference(server, bucket_name, "")], context)
@@ -199,17 +204,18 @@ def test_a_refusal_midway_in_a_large_object_is_permanent_and_names_it(server, bu
 
 
 @pytest.mark.parametrize("enforce_if_match", [True, False], ids=["server refuses", "server ignores If-Match"])
-@pytest.mark.parametrize("where", ["small objects", "large object"])
+@pytest.mark.parametrize("where", ["small objects", "large object", "large object in one stream"])
 def test_overwritten_midway_is_an_error_and_the_next_attempt_is_right(
     server, bucket_name, context, enforce_if_match, where
 ):
     server.enforce_if_match = enforce_if_match
+    server.range_status = 200 if "stream" in where else 206
     if where == "small objects":
         put_small_objects(server, bucket_name)
         prefix, victim, nth = "train/", "train/07/00207.txt", 1
     else:
         server.buckets[bucket_name] = {"big.bin": made_up(6 * BLOCK_BYTES)}
-        prefix, victim, nth = "", "big.bin", 4
+        prefix, victim, nth = "", "big.bin", 3 if "stream" in where else 4
 
     def overwrite(key, n):
         if key == victim and n == nth:
@@ -223,6 +229,56 @@ def test_overwritten_midway_is_an_error_and_the_next_attempt_is_right(
     assert_nothing_looks_whole(context)
     product = stage_references([reference(server, bucket_name, prefix)], context)
     assert_right(server, bucket_name, context, product, prefix)
+
+
+@pytest.mark.parametrize("range_status", RANGE_STATUSES)
+def test_another_version_that_is_gone_again_at_the_end_leaves_no_byte(server, bucket_name, context, range_status):
+    """As when somebody uploads the wrong file, and the right one again: the last look finds the listed version."""
+    server.enforce_if_match, server.range_status = False, range_status
+    right, wrong = made_up(6 * BLOCK_BYTES), made_up(6 * BLOCK_BYTES, seed=7)
+    server.buckets[bucket_name] = bucket = {"big.bin": right}
+    read_wrong = wrong.read
+
+    def read_and_put_back(start, end):
+        bucket["big.bin"] = right
+        return read_wrong(start, end)
+
+    wrong.read = read_and_put_back
+    server.on_read = lambda key, nth: bucket.update({"big.bin": wrong} if nth == 3 else {})
+    for _ in range(2):
+        try:
+            product = stage_references([reference(server, bucket_name, "")], context)
+            break
+        except ObjectChangedError:
+            assert_nothing_looks_whole(context)
+    assert bucket["big.bin"] is right
+    assert_right(server, bucket_name, context, product, prefix="")
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_server_without_proper_ranges_is_read_in_one_stream(server, bucket_name, context, transport, knows_ranges):
+    server.range_status = 200
+    server.buckets[bucket_name] = {"big.bin": made_up(5 * BLOCK_BYTES + 17)}
+    if not knows_ranges:
+        server.add_fault("range ignored")
+    if transport == "s3fs" and not knows_ranges:
+        with pytest.raises(StorageUnavailableError, match=r"big\.bin"):
+            stage_references([reference(server, bucket_name, "")], context)
+        return
+    product = stage_references([reference(server, bucket_name, "")], context)
+    assert_right(server, bucket_name, context, product, prefix="")
+    # A look at how it answers, and all of it; or a look, a short answer and the rest; or blocks.
+    assert len(server.reads) == {"obstore": 3 if knows_ranges else 2, "s3fs": 6}[transport]
+
+
+@pytest.mark.parametrize("range_status", RANGE_STATUSES)
+def test_a_first_look_that_fails_costs_no_more_than_time(server, bucket_name, context, range_status):
+    server.range_status = range_status
+    server.buckets[bucket_name] = {"big.bin": made_up(5 * BLOCK_BYTES + 17)}
+    fault = server.add_fault("reset", lambda key, nth: nth == 1)
+    product = stage_references([reference(server, bucket_name, "")], context)
+    assert fault.num_strikes == 1
+    assert_right(server, bucket_name, context, product, prefix="")
 
 
 def test_a_storm_of_every_fault_ends_right_once_retried(server, bucket_name, context):

@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from trainyard.tasks.artifacts.digests import CHUNK_BYTES
+
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
     from obstore.store import S3Config, S3Credential, S3Store
 
 log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 18
-"""Of a stream: little enough to be in the processor's cache still when it is hashed, and then written."""
 _HEAD_BYTES = 1 << 18
 _HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES}-"
 """The two answers that an object is streamed in: a short one, and all that follows."""
@@ -128,7 +128,7 @@ class FastReader:
                 is_whole = range_header == _HEAD and sent == num_bytes  # of a server that knows no ranges
                 if answer.meta["e_tag"] != etag or not (is_whole or sent == wanted):
                     return
-                for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+                for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
                     yield memoryview(chunk)
                 if is_whole:
                     return

@@ -1,9 +1,10 @@
-"""Read the blocks of one large object some at once, and give them in their order."""
+"""Read the blocks of one large object ahead of who needs them, and give them in their order."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 Block = bytes | memoryview
 """Some bytes of an object."""
@@ -44,6 +45,40 @@ def read_ahead(starts: Iterable[int], read: Callable[[int], Block]) -> Iterator[
                 future.cancel()
             while pending:
                 _drop_first(pending)
+
+
+def take_ahead(blocks: Iterable[Block], num_ahead: int) -> Iterator[Block]:
+    """Give blocks that come one after the other, while a thread takes the next ones.
+
+    An error is raised in its place. Who stops before the end waits for the block that is under way.
+
+    Args:
+        blocks: What is given; gone through in the thread.
+        num_ahead: Most blocks that wait, beside the one that was given last.
+    """
+    arrived: SimpleQueue[Block | None] = SimpleQueue()
+    free = threading.Semaphore(num_ahead)
+    stopped = threading.Event()
+
+    def take() -> None:
+        try:
+            waiting = iter(blocks)
+            while free.acquire() and not stopped.is_set() and (block := next(waiting, None)) is not None:
+                arrived.put(block)
+                del block  # not kept while there is no room for the next one
+        finally:
+            arrived.put(None)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="take-ahead") as executor:
+        taking = executor.submit(take)
+        try:
+            while (block := arrived.get()) is not None:
+                free.release()
+                yield block
+            taking.result()
+        finally:
+            stopped.set()
+            free.release()
 
 
 def _drop_first(pending: "deque[Future[Block]]") -> None:

@@ -12,11 +12,13 @@ from typing import Any
 from trainyard.tasks.artifacts.digests import CHUNK_BYTES
 from trainyard.tasks.artifacts.fast_reads import FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
-from trainyard.tasks.artifacts.read_ahead import Block, read_ahead
+from trainyard.tasks.artifacts.read_ahead import Block, read_ahead, take_ahead
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.errors import StorageUnavailableError
 
 BLOCK_BYTES = 8 * CHUNK_BYTES
+_CHUNKS_AHEAD = 7
+"""Of an object that comes in one stream: a block, with the one that is in use."""
 """Most bytes of one ranged read; an object up to this size comes in one answer."""
 
 # botocore tries this often and s3fs repeats that: a dead endpoint is given up after 2 x 2 x 5 s, not minutes.
@@ -147,7 +149,7 @@ def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -
 
     position = 0
     if reader and not reader.gives_ranges(path, etag):
-        for chunk in reader.stream(path, etag, info.num_bytes):
+        for chunk in take_ahead(reader.stream(path, etag, info.num_bytes), _CHUNKS_AHEAD):
             position += len(chunk)
             yield chunk
         reader = None  # what is missing is left to s3fs

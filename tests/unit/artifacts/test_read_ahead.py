@@ -4,7 +4,7 @@ import time
 import pytest
 
 from trainyard.tasks.artifacts import read_ahead as module
-from trainyard.tasks.artifacts.read_ahead import NUM_AHEAD, TOTAL_AHEAD, read_ahead
+from trainyard.tasks.artifacts.read_ahead import NUM_AHEAD, TOTAL_AHEAD, read_ahead, take_ahead
 
 
 def free_slots():
@@ -64,3 +64,49 @@ def test_a_reader_that_stops_early_gives_the_slots_back():
     assert [next(blocks) for _ in range(NUM_AHEAD)] == [bytes([n]) for n in range(NUM_AHEAD)]
     blocks.close()
     assert free_slots() == TOTAL_AHEAD
+
+
+def test_what_is_taken_ahead_comes_in_its_order():
+    assert list(take_ahead((bytes([n]) for n in range(40)), 3)) == [bytes([n]) for n in range(40)]
+    assert list(take_ahead([], 3)) == []
+
+
+def test_no_more_is_taken_ahead_than_may_wait():
+    taken = []
+
+    def blocks():
+        for n in range(20):
+            taken.append(n)
+            yield bytes([n])
+
+    for given, _ in enumerate(take_ahead(blocks(), 3), start=1):
+        deadline = time.monotonic() + 10
+        while len(taken) < min(given + 3, 20) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.005)  # for one too many
+        assert len(taken) == min(given + 3, 20)
+
+
+def test_an_error_ahead_is_raised_in_its_place():
+    def blocks():
+        yield b"one"
+        yield b"two"
+        raise OSError("lost")
+
+    given = []
+    with pytest.raises(OSError, match="lost"):
+        given.extend(take_ahead(blocks(), 3))
+    seen = []
+    with pytest.raises(OSError, match="lost"):
+        for block in take_ahead(blocks(), 3):
+            seen.append(block)
+    assert seen == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("is_endless", [True, False])
+def test_who_stops_early_leaves_no_thread(is_endless):
+    before = set(threading.enumerate())
+    blocks = take_ahead(iter(lambda: b"x", None) if is_endless else iter([b"x"] * 3), 2)
+    assert next(blocks) == b"x"
+    blocks.close()
+    assert set(threading.enumerate()) <= before

@@ -14,6 +14,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from trainyard.tasks.artifacts.datasets import dataset_directory, touch_dataset
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.objects import ObjectInfo
@@ -25,7 +27,7 @@ from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.capacity import disk_errors_translated, require_room, require_room_for_all
-from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage
+from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage, stands
 from trainyard.tasks.staging.garbage import rarely_collected
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.keys import check_folded
@@ -66,14 +68,12 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     total_objects = sum(len(listing.objects) for listing in listings)
     meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
     with _staging_area(context) as area:
-        standing = [_standing_manifest(listing, area) for listing in listings]
+        standing = [_find_standing(listing, area) for listing in listings]
         _foresee_room(listings, standing, area)
-        manifests = [
-            _stage_listing(listing, manifest, area, meter) for listing, manifest in zip(listings, standing, strict=True)
-        ]
+        pairs = zip(listings, standing, strict=True)
+        datasets = tuple(_stage_listing(listing, dataset, area, meter) for listing, dataset in pairs)
     meter.finish()
-    pairs = zip(listings, manifests, strict=True)
-    return StagedData(datasets=tuple(_product(listing, manifest, context.store) for listing, manifest in pairs))
+    return StagedData(datasets=datasets)
 
 
 @rarely_collected()
@@ -89,8 +89,9 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
         return
     home = context.home.absolute()
     with closing(StagingIndex(_index_path(home))) as index:
-        manifests = {dataset.sha256: _read_manifest(dataset, context.store) for dataset in product.datasets}
-        damages = [_clear_damage(home, manifest, index) for manifest in manifests.values()]
+        in_doubt = {dataset.sha256: dataset for dataset in product.datasets if not stands(home, dataset.sha256, index)}
+        manifests = [_read_manifest(dataset, context.store) for dataset in in_doubt.values()]
+        damages = [_clear_damage(home, manifest, index) for manifest in manifests]
     found = [damage for damage in damages if damage]
     if found:
         raise ArtifactDamagedError(f"Staged data is not as it was staged: {'; '.join(found)}.")
@@ -103,6 +104,7 @@ class _StagingArea:
     """What one staging works with."""
 
     home: Path
+    store: ArtifactStore
     index: StagingIndex
     pool: ObjectPool
     scratch: Path
@@ -117,41 +119,65 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
-        yield _StagingArea(home, index, ObjectPool(home, index), scratch, context.timeout_s)
+        yield _StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
 def _stage_listing(
-    listing: Listing, standing: DatasetManifest | None, area: _StagingArea, meter: ProgressMeter
-) -> DatasetManifest:
-    """The manifest of the dataset that is listed, whose directory is there then."""
+    listing: Listing, standing: StagedDataset | None, area: _StagingArea, meter: ProgressMeter
+) -> StagedDataset:
+    """The dataset that is listed, whose directory is there then."""
     if standing:
         meter.add_reused(len(listing.objects))
-    manifest = standing or _fetch_dataset(listing, area, meter)
-    touch_dataset(area.home, manifest.sha256)
-    return manifest
+    dataset = standing or _as_dataset(listing, _fetch_dataset(listing, area, meter), area)
+    touch_dataset(area.home, dataset.sha256)
+    return dataset
 
 
-def _product(listing: Listing, manifest: DatasetManifest, store: ArtifactStore) -> StagedDataset:
-    return StagedDataset(
-        uri=listing.reference.uri,
-        sha256=manifest.sha256,
-        single_object=manifest.single_object,
-        num_objects=len(manifest.objects),
-        num_bytes=manifest.num_bytes,
-        manifest=store.put_bytes(manifest.to_bytes()),
-    )
-
-
-def _standing_manifest(listing: Listing, area: _StagingArea) -> DatasetManifest | None:
-    """The manifest of the dataset that is listed, where its directory stands as it should; else None."""
+def _find_standing(listing: Listing, area: _StagingArea) -> StagedDataset | None:
+    """The dataset that is listed, where its directory stands as it should; else None."""
+    dataset = _find_unchanged(listing, area)
+    if dataset:
+        return dataset
     digests = area.index.known_digests(listing.source, listing.objects)
     if len(digests) < len(listing.objects):
         return None
     manifest = _manifest(listing, digests)
     try:
-        return None if find_damage(area.home, manifest, area.index) else manifest
+        damage = find_damage(area.home, manifest, area.index)
     except FileNotFoundError:  # moved or collected meanwhile
         return None
+    return None if damage else _as_dataset(listing, manifest, area)
+
+
+def _find_unchanged(listing: Listing, area: _StagingArea) -> StagedDataset | None:
+    """What the last listing came to, if this one is the same; no object of it is gone through."""
+    product = area.index.known_product(listing.source, _identity(listing, area.store))
+    if product is None:
+        return None
+    try:
+        dataset = StagedDataset.model_validate_json(product)
+        area.store.verify(dataset.manifest)
+        return dataset if stands(area.home, dataset.sha256, area.index) else None
+    except (ValidationError, ArtifactDamagedError, FileNotFoundError):  # of another release, or gone meanwhile
+        return None
+
+
+def _as_dataset(listing: Listing, manifest: DatasetManifest, area: _StagingArea) -> StagedDataset:
+    dataset = StagedDataset(
+        uri=listing.reference.uri,
+        sha256=manifest.sha256,
+        single_object=manifest.single_object,
+        num_objects=len(manifest.objects),
+        num_bytes=manifest.num_bytes,
+        manifest=area.store.put_bytes(manifest.to_bytes()),
+    )
+    area.index.remember_product(listing.source, _identity(listing, area.store), dataset.model_dump_json())
+    return dataset
+
+
+def _identity(listing: Listing, store: ArtifactStore) -> str:
+    """What decides a dataset's description, beside where its objects are."""
+    return digest_value([store.url, listing.single_object, listing.fingerprint])
 
 
 def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> DatasetManifest:
@@ -162,7 +188,7 @@ def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
         with area.index.batch():
-            build_dataset(area.home, manifest, area.pool, area.scratch)
+            build_dataset(area.home, manifest, area.pool, area.index, area.scratch)
     return manifest
 
 
@@ -191,14 +217,14 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     return digests
 
 
-def _foresee_room(listings: Sequence[Listing], standing: Sequence[DatasetManifest | None], area: _StagingArea) -> None:
+def _foresee_room(listings: Sequence[Listing], standing: Sequence[StagedDataset | None], area: _StagingArea) -> None:
     """Before the first byte; a single dataset without a copy is looked at when its transfer begins."""
     copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
     if len(listings) == 1 and not copied_bytes:
         return
     missing_bytes = 0
-    for listing, manifest in zip(listings, standing, strict=True):
-        if manifest is None:
+    for listing, dataset in zip(listings, standing, strict=True):
+        if dataset is None:
             held = _held_digests(listing, area)
             missing_bytes += sum(info.num_bytes for info in listing.objects if info.key not in held)
     require_room_for_all(area.home, missing_bytes, copied_bytes)

@@ -1,5 +1,6 @@
 """Dataset directories: built whole or not at all, believed while they hold exactly their manifest."""
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -13,7 +14,7 @@ from trainyard.tasks.staging.manifest import DatasetManifest
 from trainyard.tasks.staging.pool import ObjectPool, staging_lock
 
 
-def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scratch: Path) -> None:
+def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, index: StagingIndex, scratch: Path) -> None:
     """Make the directory of a dataset from the pool, which must hold every object of it.
 
     The directory appears by one rename. Where another process was faster, its directory stays: the bytes are
@@ -21,10 +22,11 @@ def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scrat
     """
     whole = scratch / manifest.sha256
     (whole / "data").mkdir(parents=True)
-    pool.link(
+    all_linked = pool.link(
         ((entry.sha256, entry.num_bytes) for entry in manifest.objects),
         (f"{whole}/data/{safe_name(entry.key)}" for entry in manifest.objects),
     )
+    state = _state(whole / "data")
     destination = dataset_directory(home, manifest.sha256).parent
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -34,6 +36,15 @@ def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scrat
         if not destination.is_dir():
             raise
         shutil.rmtree(whole)
+    else:
+        if all_linked:  # a copy is proven when it is read next
+            index.remember_directory(manifest.sha256, state)
+
+
+def stands(home: Path, sha256: str, index: StagingIndex) -> bool:
+    """Whether a dataset's directory is, to the last file, as it was when it was built or last found right."""
+    directory = dataset_directory(home, sha256)
+    return directory.is_dir() and index.is_proven(sha256, _state(directory))
 
 
 def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> str | None:
@@ -44,9 +55,12 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
     directory = dataset_directory(home, manifest.sha256)
     if not directory.is_dir():
         return f"there is no {directory}"
+    state = _state(directory)  # first: what changes while the files are looked at is seen the next time
+    if index.is_proven(manifest.sha256, state):
+        return None
     expected = {safe_name(entry.key) for entry in manifest.objects}
     num_files = 0
-    for name in _walk(str(directory), ""):
+    for name, _ in _walk(str(directory)):
         num_files += 1
         if name not in expected:
             return f"{directory / name} is not part of the dataset"
@@ -56,6 +70,7 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
     for (path, _, _), intact in index.check_files(claims):
         if not intact:
             return f"{path} is missing, or its bytes are not those that were staged"
+    index.remember_directory(manifest.sha256, state)
     return None
 
 
@@ -79,11 +94,28 @@ class NameProbe:
             shutil.rmtree(directory)
 
 
-def _walk(directory: str, prefix: str) -> Iterator[str]:
-    """Everything below a directory that is not a directory: files, and links whatever they lead to."""
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield f"{prefix}{entry.name}"
+def _state(directory: Path) -> str:
+    """A digest of what is below a directory: every name, and the kind, identity, size and times of every file.
+
+    That no file was written to, replaced, added or removed follows from two states being the same. Where the system
+    tells names in another order, or another link to a file was made, they are not: the files are looked at then.
+    """
+    digest = hashlib.sha256()
+    for name, entry in _walk(str(directory)):
+        s = entry.stat(follow_symlinks=False)
+        facts = f"{s.st_mode} {s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+        digest.update(os.fsencode(f"{facts} {name}\0"))
+    return digest.hexdigest()
+
+
+def _walk(directory: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Everything below a directory that is not a directory, by name: files, and links whatever they lead to."""
+    waiting = [(directory, "")]
+    while waiting:
+        path, prefix = waiting.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                else:
+                    yield f"{prefix}{entry.name}", entry

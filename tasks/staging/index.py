@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS proofs (
     device INTEGER, inode INTEGER, num_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT,
     PRIMARY KEY (device, inode)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS directories (dataset TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listings (source TEXT PRIMARY KEY, listing TEXT, product TEXT) WITHOUT ROWID;
 """
 _WAIT_S = 60.0
 _MOST_PARAMETERS = 999
@@ -121,6 +123,25 @@ class StagingIndex:
         """Keep that a file of this status has this digest: its inode, size and times stand for its bytes."""
         self._proofs[_identity(status)] = (_state(status), sha256)
         self._flush()
+
+    def known_product(self, source: str, listing: str) -> str | None:
+        """What the last listing of a source came to, if it was this one."""
+        query = "SELECT product FROM listings WHERE source = ? AND listing = ?"
+        row = self._connection.execute(query, (source, listing)).fetchone()
+        return str(row[0]) if row else None
+
+    def remember_product(self, source: str, listing: str, product: str) -> None:
+        """Keep what a listing of a source came to, for the case that nothing changes; the one before is forgotten."""
+        self._connection.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, listing, product))
+
+    def is_proven(self, dataset: str, state: str) -> bool:
+        """Whether a dataset's directory was found right, as a whole, in this very state."""
+        rows = self._connection.execute("SELECT state FROM directories WHERE dataset = ?", (dataset,)).fetchall()
+        return rows == [(state,)]
+
+    def remember_directory(self, dataset: str, state: str) -> None:
+        """Keep that a dataset's directory is right in a state: its names, and each file's identity, size and times."""
+        self._connection.execute("INSERT OR REPLACE INTO directories VALUES (?, ?)", (dataset, state))
 
     @contextmanager
     def batch(self) -> Iterator[None]:

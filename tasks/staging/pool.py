@@ -83,20 +83,25 @@ class ObjectPool:
             os.makedirs(directory, exist_ok=True)
             self._made.add(directory)
 
-    def link(self, contents: Iterable[Content], destinations: Iterable[str]) -> None:
+    def link(self, contents: Iterable[Content], destinations: Iterable[str]) -> bool:
         """Put each content at a path: as a hard link, or where that cannot be, as a copy.
+
+        Returns:
+            Whether all are hard links.
 
         Raises:
             ArtifactDamagedError: A content is gone or was changed since it was staged; staging again helps.
         """
         wanted, shown = tee(contents)
+        all_linked = True
         for (sha256, _), is_held, destination in zip(shown, self.find_held(wanted), destinations, strict=True):
             if not is_held:
                 raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
             self._make(os.path.dirname(destination))
-            self._link(sha256, destination)
+            all_linked &= self._link(sha256, destination)
+        return all_linked
 
-    def _link(self, sha256: str, destination: str) -> None:
+    def _link(self, sha256: str, destination: str) -> bool:
         try:
             os.link(self.path(sha256), destination)
         except FileNotFoundError as error:
@@ -108,9 +113,10 @@ class ObjectPool:
                 raise
             shutil.copyfile(self.path(sha256), destination)
             os.chmod(destination, _READ_ONLY)
-        else:
-            # A link changes the inode's ctime, not its bytes.
-            self._index.remember_file(os.lstat(destination), sha256)
+            return False
+        # A link changes the inode's ctime, not its bytes.
+        self._index.remember_file(os.lstat(destination), sha256)
+        return True
 
 
 def staging_lock(home: Path) -> FileLock:

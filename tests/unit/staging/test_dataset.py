@@ -1,9 +1,12 @@
+import errno
 import multiprocessing
 import os
 import shutil
 import signal
 import stat
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -18,7 +21,7 @@ from trainyard.tasks.errors import (
     UnsafeObjectKeyError,
 )
 from trainyard.tasks.specs.datastore import Datastore
-from trainyard.tasks.staging import dataset
+from trainyard.tasks.staging import dataset, index
 from trainyard.tasks.staging.dataset import stage_listings, stage_references, verify_staged
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.listing import list_reference, listing_components
@@ -62,20 +65,57 @@ def test_a_directory_is_staged_as_it_is(source, context):
     verify_staged(product, context)
 
 
-def test_a_dataset_that_goes_while_it_is_looked_at_is_made_again(source, context, monkeypatch):
+@pytest.mark.parametrize("look", ["stands", "find_damage"])
+def test_a_dataset_that_goes_while_it_is_looked_at_is_made_again(source, context, monkeypatch, look):
     reference = Datastore(url=str(source)).as_mount()
-    stage_references([reference], context)
-    find_damage, looks = dataset.find_damage, []
+    product = stage_references([reference], context)
+    if look == "find_damage":  # that it stands is in doubt
+        os.link(staged_path(context, product) / "a.txt", context.home / "another link")
+    original, looks = getattr(dataset, look), []
 
-    def look(home, manifest, index):
-        looks.append(manifest)
+    def look_late(home, *rest):
+        looks.append(look)
         if len(looks) == 1:
             shutil.rmtree(home / "datasets")
             raise FileNotFoundError(home / "datasets")
-        return find_damage(home, manifest, index)
+        return original(home, *rest)
 
-    monkeypatch.setattr(dataset, "find_damage", look)
+    monkeypatch.setattr(dataset, look, look_late)
     assert contents(staged_path(context, stage_references([reference], context))) == contents(source)
+    assert looks
+
+
+def test_an_unchanged_listing_is_described_in_the_store_of_the_run(source, context, tmp_path):
+    reference = Datastore(url=str(source)).as_mount()
+    first = stage_references([reference], context)
+    other = StageContext(store_url=str(tmp_path / "other store"), home=context.home)
+    second = stage_references([reference], other)
+    assert second.datasets[0].manifest.sha256 == first.datasets[0].manifest.sha256
+    assert second.datasets[0].manifest.uri.startswith(other.store.url)
+    assert stage_references([reference], context) == first
+
+
+def test_a_manifest_that_the_store_lost_is_put_back(source, context):
+    reference = Datastore(url=str(source)).as_mount()
+    product = stage_references([reference], context)
+    manifest = product.datasets[0].manifest
+    Path(manifest.uri.removeprefix("file://")).unlink()
+    assert stage_references([reference], context) == product
+    context.store.verify(manifest)
+
+
+def test_what_another_release_remembered_costs_time_and_nothing_else(source, context, monkeypatch):
+    reference = Datastore(url=str(source)).as_mount()
+    remember = StagingIndex.remember_product
+    monkeypatch.setattr(StagingIndex, "remember_product", lambda self, s, listing, _: remember(self, s, listing, "{}"))
+    product = stage_references([reference], context)
+    assert stage_references([reference], context) == product
+
+
+def test_an_object_and_a_prefix_of_the_same_versions_are_two_datasets(source, context):
+    listing = list_reference(Datastore(url=str(source / "sub" / "deep")).as_mount())
+    assert not stage_listings([listing], context).datasets[0].single_object
+    assert stage_listings([replace(listing, single_object=True)], context).datasets[0].single_object
 
 
 def test_a_file_is_staged_as_a_file(source, context):
@@ -165,8 +205,16 @@ def damage_bytes(path):
         stream.write("X")
 
 
+def damage_bytes_in_secret(path):
+    before = path.stat()
+    damage_bytes(path)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 DAMAGES = {
     "bytes": lambda d: damage_bytes(d / "a.txt"),
+    "bytes, with size, mode and time as before": lambda d: damage_bytes_in_secret(d / "a.txt"),
     "truncated": lambda d: os.truncate(d / "a.txt", 1),
     "missing file": lambda d: (d / "a.txt").unlink(),
     "extra file": lambda d: (d / "extra.txt").write_text("x"),
@@ -190,6 +238,62 @@ def test_damage_is_found_moved_aside_and_healed(source, context, damage):
     assert contents(staged_path(context, product)) == contents(source)
 
 
+def test_a_directory_that_stands_is_not_gone_through_file_by_file(source, context, monkeypatch):
+    reference = Datastore(url=str(source)).as_mount()
+    product = stage_references([reference], context)
+    looks, check_files = [], StagingIndex.check_files
+    monkeypatch.setattr(StagingIndex, "check_files", lambda self, claims: looks.append(1) or check_files(self, claims))
+    verify_staged(product, context)
+    assert stage_references([reference], context) == product
+    assert not looks
+    os.link(staged_path(context, product) / "a.txt", context.home / "another link")  # as another dataset would make
+    verify_staged(product, context)
+    assert len(looks) == 1
+    verify_staged(product, context)
+    assert len(looks) == 1, "the state that it was found right in is known now"
+
+
+def test_what_changes_while_files_are_looked_at_is_found_the_next_time(source, context, monkeypatch):
+    product = stage_references([Datastore(url=str(source)).as_mount()], context)
+    os.link(staged_path(context, product) / "a.txt", context.home / "another link")
+    check_files = StagingIndex.check_files
+
+    def check_and_damage(self, claims):
+        yield from check_files(self, claims)
+        damage_bytes(staged_path(context, product) / "a.txt")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StagingIndex, "check_files", check_and_damage)
+        verify_staged(product, context)
+    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
+        verify_staged(product, context)
+
+
+def test_where_there_are_no_hard_links_a_copy_is_proven_before_it_is_believed(source, context, monkeypatch):
+    def refuse(source, destination):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    reference = Datastore(url=str(source)).as_mount()
+    product = stage_references([reference], context)
+    assert contents(staged_path(context, product)) == contents(source)
+    hashed, digest = [], index.digest_file
+    monkeypatch.setattr(index, "digest_file", lambda path: hashed.append(path.name) or digest(path))
+    for _ in range(2):
+        verify_staged(product, context)
+        assert sorted(hashed) == ["a.txt", "b.txt", "c d.txt", "same.txt"]
+
+    def copy_wrong(source, destination):
+        with open(destination, "wb") as out:
+            out.write(b"x" * os.path.getsize(source))
+
+    monkeypatch.setattr(shutil, "copyfile", copy_wrong)
+    (source / "a.txt").write_text("other")
+    product = stage_references([reference], context)
+    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
+        verify_staged(product, context)
+
+
 def test_staging_again_heals_without_being_told(source, context):
     reference = Datastore(url=str(source)).as_mount()
     product = stage_references([reference], context)
@@ -207,15 +311,15 @@ def test_an_unreadable_index_costs_time_and_nothing_else(source, context):
 
 
 def test_a_proven_file_is_not_hashed_again_until_it_changes(tmp_path):
-    index = StagingIndex(tmp_path / "index.sqlite")
+    known = StagingIndex(tmp_path / "index.sqlite")
     file = tmp_path / "file"
     file.write_bytes(b"alpha")
     claimed = "f" * 64  # not its digest: believed only because the file is as it was when that was remembered
-    index.remember_file(file.lstat(), claimed)
-    assert index.is_intact(file, 5, claimed)
+    known.remember_file(file.lstat(), claimed)
+    assert known.is_intact(file, 5, claimed)
     time.sleep(0.02)
     file.write_bytes(b"ALPHA")
-    assert not index.is_intact(file, 5, claimed)
+    assert not known.is_intact(file, 5, claimed)
 
 
 def test_nothing_there_is_an_error_of_its_own(tmp_path, context):

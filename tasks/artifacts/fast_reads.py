@@ -129,8 +129,9 @@ class FastReader:
                 if answer.meta["e_tag"] != etag or not (is_whole or sent == wanted):
                     return
                 for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+                    sent -= len(chunk)
                     yield memoryview(chunk)
-                if is_whole:
+                if is_whole or sent != 0:  # nothing may follow a short answer
                     return
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)

@@ -15,7 +15,11 @@ NUM_AHEAD = 4
 TOTAL_AHEAD = 12
 """Most blocks that all objects of this process together are read ahead: what bounds the memory of many readers."""
 
+NUM_TAKEN_AHEAD = 4
+"""Most streams of this process that are taken ahead; of more at once, each is received while others are written."""
+
 _free_slots = threading.BoundedSemaphore(TOTAL_AHEAD)
+_free_takers = threading.BoundedSemaphore(NUM_TAKEN_AHEAD)
 
 
 def read_ahead(starts: Iterable[int], read: Callable[[int], Block]) -> Iterator[Block]:
@@ -50,13 +54,24 @@ def read_ahead(starts: Iterable[int], read: Callable[[int], Block]) -> Iterator[
 def take_ahead(blocks: Iterable[Block], num_ahead: int) -> Iterator[Block]:
     """Give blocks that come one after the other, while a thread takes the next ones.
 
-    An error is raised in its place. Who stops before the end waits for the block that is under way.
+    Where ``NUM_TAKEN_AHEAD`` streams are taken so, others are given as they come. An error is raised in its place. Who
+    stops before the end waits for the block that is under way.
 
     Args:
         blocks: What is given; gone through in the thread.
         num_ahead: Most blocks that wait, beside the one that was given last.
     """
-    arrived: SimpleQueue[Block | None] = SimpleQueue()
+    if not _free_takers.acquire(blocking=False):
+        yield from blocks
+        return
+    try:
+        yield from _take_in_thread(blocks, num_ahead)
+    finally:
+        _free_takers.release()
+
+
+def _take_in_thread(blocks: Iterable[Block], num_ahead: int) -> Iterator[Block]:
+    arrived: SimpleQueue[Block | BaseException | None] = SimpleQueue()
     free = threading.Semaphore(num_ahead)
     stopped = threading.Event()
 
@@ -66,19 +81,24 @@ def take_ahead(blocks: Iterable[Block], num_ahead: int) -> Iterator[Block]:
             while free.acquire() and not stopped.is_set() and (block := next(waiting, None)) is not None:
                 arrived.put(block)
                 del block  # not kept while there is no room for the next one
-        finally:
+        except BaseException as error:
+            arrived.put(error)
+        else:
             arrived.put(None)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="take-ahead") as executor:
-        taking = executor.submit(take)
-        try:
-            while (block := arrived.get()) is not None:
-                free.release()
-                yield block
-            taking.result()
-        finally:
-            stopped.set()
+    # Not an executor's thread: the end of Python would wait for it where nobody goes on with these blocks.
+    thread = threading.Thread(target=take, name="take-ahead", daemon=True)
+    thread.start()
+    try:
+        while (block := arrived.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
             free.release()
+            yield block
+    finally:
+        stopped.set()
+        free.release()
+        thread.join()
 
 
 def _drop_first(pending: "deque[Future[Block]]") -> None:

@@ -17,9 +17,9 @@ from trainyard.tasks.artifacts.storage_errors import changed, cut_short, transla
 from trainyard.tasks.errors import StorageUnavailableError
 
 BLOCK_BYTES = 8 * CHUNK_BYTES
+"""Most bytes of one ranged read; an object up to this size comes in one answer."""
 _CHUNKS_AHEAD = 7
 """Of an object that comes in one stream: a block, with the one that is in use."""
-"""Most bytes of one ranged read; an object up to this size comes in one answer."""
 
 # botocore tries this often and s3fs repeats that: a dead endpoint is given up after 2 x 2 x 5 s, not minutes.
 _ATTEMPTS = 2

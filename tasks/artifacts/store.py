@@ -54,7 +54,7 @@ class ArtifactStore:
         """Store bytes as a file."""
         sha256 = digest_bytes(data)
         target = self._object(sha256)
-        if not self._holds(sha256):
+        if not self.holds(sha256):
             target.write_bytes(data)
         return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=len(data))
 
@@ -67,7 +67,7 @@ class ArtifactStore:
         for _ in range(_PUT_ATTEMPTS):
             sha256, num_bytes = digest_file(path)
             target = self._object(sha256)
-            if self._holds(sha256) or target.upload(path, sha256):
+            if self.holds(sha256) or target.upload(path, sha256):
                 return ArtifactRef(uri=target.url, sha256=sha256, num_bytes=num_bytes)
         raise ArtifactDamagedError(f"{path} changes while it is stored: let whatever writes to it end first.")
 
@@ -148,6 +148,18 @@ class ArtifactStore:
             return
         self._each(self._verify_object, {entry.sha256 for entry in self.list_tree(ref).entries})
 
+    def holds(self, sha256: str) -> bool:
+        """Whether an object is here and right; then it counts as stored again just now.
+
+        What is damaged is not held: it must not be kept in place of what is whole.
+        """
+        try:
+            self._verify_object(sha256)
+        except ArtifactDamagedError:
+            return False
+        self._object(sha256).touch()  # 'trainyard gc' leaves it alone
+        return True
+
     def materialize(self, ref: ArtifactRef, destination: Path) -> Path:
         """Copy an artifact to a local path, verified on the way; the path appears whole or not at all.
 
@@ -197,15 +209,6 @@ class ArtifactStore:
 
     def _object(self, sha256: str) -> Location:
         return self.root / f"objects/{sha256[:2]}/{sha256}"
-
-    def _holds(self, sha256: str) -> bool:
-        """Whether the object is here and right: what is damaged must not be kept in place of what is whole."""
-        try:
-            self._verify_object(sha256)
-        except ArtifactDamagedError:
-            return False
-        self._object(sha256).touch()  # 'trainyard gc' leaves alone what was stored again just now
-        return True
 
     def _read_object(self, sha256: str) -> bytes:
         return b"".join(self._verified_chunks(sha256))

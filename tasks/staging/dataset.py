@@ -11,7 +11,7 @@ Below the home directory::
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -84,11 +84,13 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
 
     Raises:
         ArtifactDamagedError: Something is missing, wrong or too many; staging again helps.
+        DiskFullError: There is no room for what is remembered of a first look.
+        PermanentError: The disk cannot be written to.
     """
     if not product.datasets:
         return
     home = context.home.absolute()
-    with closing(StagingIndex(_index_path(home))) as index:
+    with disk_errors_translated(home), closing(StagingIndex(_index_path(home))) as index:
         in_doubt = {dataset.sha256: dataset for dataset in product.datasets if not stands(home, dataset.sha256, index)}
         manifests = [_read_manifest(dataset, context.store) for dataset in in_doubt.values()]
         damages = [_clear_damage(home, manifest, index) for manifest in manifests]
@@ -142,11 +144,7 @@ def _find_standing(listing: Listing, area: _StagingArea) -> StagedDataset | None
     if len(digests) < len(listing.objects):
         return None
     manifest = _manifest(listing, digests)
-    try:
-        damage = find_damage(area.home, manifest, area.index)
-    except FileNotFoundError:  # moved or collected meanwhile
-        return None
-    return None if damage else _as_dataset(listing, manifest, area)
+    return None if find_damage(area.home, manifest, area.index) else _as_dataset(listing, manifest, area)
 
 
 def _find_unchanged(listing: Listing, area: _StagingArea) -> StagedDataset | None:
@@ -156,10 +154,10 @@ def _find_unchanged(listing: Listing, area: _StagingArea) -> StagedDataset | Non
         return None
     try:
         dataset = StagedDataset.model_validate_json(product)
-        area.store.verify(dataset.manifest)
-        return dataset if stands(area.home, dataset.sha256, area.index) else None
-    except (ValidationError, ArtifactDamagedError, FileNotFoundError):  # of another release, or gone meanwhile
+    except ValidationError:  # of another release
         return None
+    is_right = area.store.holds(dataset.manifest.sha256) and stands(area.home, dataset.sha256, area.index)
+    return dataset if is_right else None
 
 
 def _as_dataset(listing: Listing, manifest: DatasetManifest, area: _StagingArea) -> StagedDataset:
@@ -177,7 +175,8 @@ def _as_dataset(listing: Listing, manifest: DatasetManifest, area: _StagingArea)
 
 def _identity(listing: Listing, store: ArtifactStore) -> str:
     """What decides a dataset's description, beside where its objects are."""
-    return digest_value([store.url, listing.single_object, listing.fingerprint])
+    manifest_format = [*DatasetManifest.model_fields, *(part.name for part in fields(ManifestEntry))]
+    return digest_value([store.url, listing.single_object, listing.fingerprint, manifest_format])
 
 
 def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> DatasetManifest:
@@ -188,7 +187,12 @@ def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
         with area.index.batch():
-            build_dataset(area.home, manifest, area.pool, area.index, area.scratch)
+            build_dataset(area.home, manifest, area.pool, area.scratch)
+        # What was just built is looked at as it would be later: from here on it is known to stand.
+        if damage := find_damage(area.home, manifest, area.index):
+            raise ArtifactDamagedError(
+                f"What was just staged is not as it should be, and staging again helps: {damage}."
+            )
     return manifest
 
 

@@ -14,7 +14,7 @@ from trainyard.tasks.staging.manifest import DatasetManifest
 from trainyard.tasks.staging.pool import ObjectPool, staging_lock
 
 
-def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, index: StagingIndex, scratch: Path) -> None:
+def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, scratch: Path) -> None:
     """Make the directory of a dataset from the pool, which must hold every object of it.
 
     The directory appears by one rename. Where another process was faster, its directory stays: the bytes are
@@ -22,11 +22,10 @@ def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, index
     """
     whole = scratch / manifest.sha256
     (whole / "data").mkdir(parents=True)
-    all_linked = pool.link(
+    pool.link(
         ((entry.sha256, entry.num_bytes) for entry in manifest.objects),
         (f"{whole}/data/{safe_name(entry.key)}" for entry in manifest.objects),
     )
-    state = _state(whole / "data")
     destination = dataset_directory(home, manifest.sha256).parent
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -36,15 +35,12 @@ def build_dataset(home: Path, manifest: DatasetManifest, pool: ObjectPool, index
         if not destination.is_dir():
             raise
         shutil.rmtree(whole)
-    else:
-        if all_linked:  # a copy is proven when it is read next
-            index.remember_directory(manifest.sha256, state)
 
 
 def stands(home: Path, sha256: str, index: StagingIndex) -> bool:
-    """Whether a dataset's directory is, to the last file, as it was when it was built or last found right."""
-    directory = dataset_directory(home, sha256)
-    return directory.is_dir() and index.is_proven(sha256, _state(directory))
+    """Whether a dataset's directory is, to the last file, as it was when ``find_damage`` last found it right."""
+    state = _state(dataset_directory(home, sha256))
+    return state is not None and index.is_proven(sha256, state)
 
 
 def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> str | None:
@@ -56,8 +52,16 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
     if not directory.is_dir():
         return f"there is no {directory}"
     state = _state(directory)  # first: what changes while the files are looked at is seen the next time
-    if index.is_proven(manifest.sha256, state):
-        return None
+    try:
+        damage = _find_damage_in(directory, manifest, index)
+    except (FileNotFoundError, NotADirectoryError) as error:  # collected, moved aside, or another thing now
+        return f"{error.filename} went away meanwhile"
+    if damage is None and state is not None:
+        index.remember_directory(manifest.sha256, state)
+    return damage
+
+
+def _find_damage_in(directory: Path, manifest: DatasetManifest, index: StagingIndex) -> str | None:
     expected = {safe_name(entry.key) for entry in manifest.objects}
     num_files = 0
     for name, _ in _walk(str(directory)):
@@ -70,7 +74,6 @@ def find_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) -> s
     for (path, _, _), intact in index.check_files(claims):
         if not intact:
             return f"{path} is missing, or its bytes are not those that were staged"
-    index.remember_directory(manifest.sha256, state)
     return None
 
 
@@ -94,17 +97,23 @@ class NameProbe:
             shutil.rmtree(directory)
 
 
-def _state(directory: Path) -> str:
+def _state(directory: Path) -> str | None:
     """A digest of what is below a directory: every name, and the kind, identity, size and times of every file.
 
     That no file was written to, replaced, added or removed follows from two states being the same. Where the system
     tells names in another order, or another link to a file was made, they are not: the files are looked at then.
+
+    Returns:
+        The digest; None where there is no directory, or something in it goes just now.
     """
     digest = hashlib.sha256()
-    for name, entry in _walk(str(directory)):
-        s = entry.stat(follow_symlinks=False)
-        facts = f"{s.st_mode} {s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
-        digest.update(os.fsencode(f"{facts} {name}\0"))
+    try:
+        for name, entry in _walk(str(directory)):
+            s = entry.stat(follow_symlinks=False)
+            facts = f"{s.st_mode} {s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
+            digest.update(os.fsencode(f"{facts} {name}\0"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 Losing it costs time and nothing else: what is not known is transferred, and hashed, again.
 """
 
+import logging
 import os
 import sqlite3
 import stat
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.artifacts.objects import ObjectInfo
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (
@@ -95,13 +98,17 @@ class StagingIndex:
 
     def check_files(self, claims: Iterable[Claim]) -> Iterator[tuple[Claim, bool]]:
         """Whether each file is what it should be, in order; as ``is_intact``, with few looks into the index."""
+        return ((claim, status is not None) for claim, status in self.prove_files(claims))
+
+    def prove_files(self, claims: Iterable[Claim]) -> Iterator[tuple[Claim, os.stat_result | None]]:
+        """The status in which each file was what it should be, in order; None where it is not."""
         waiting = iter(claims)
         while chunk := list(islice(waiting, _CHUNK)):
             statuses = [_regular_file(path) for path, _, _ in chunk]
             with self.batch():
                 proofs = self._proofs_of([status for status in statuses if status])
                 checked = [
-                    (claim, self._is_right(claim, status, proofs))
+                    (claim, status if self._is_right(claim, status, proofs) else None)
                     for claim, status in zip(chunk, statuses, strict=True)
                 ]
             yield from checked
@@ -132,7 +139,7 @@ class StagingIndex:
 
     def remember_product(self, source: str, listing: str, product: str) -> None:
         """Keep what a listing of a source came to, for the case that nothing changes; the one before is forgotten."""
-        self._connection.execute("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", (source, listing, product))
+        self._remember("INSERT OR REPLACE INTO listings VALUES (?, ?, ?)", source, listing, product)
 
     def is_proven(self, dataset: str, state: str) -> bool:
         """Whether a dataset's directory was found right, as a whole, in this very state."""
@@ -141,7 +148,31 @@ class StagingIndex:
 
     def remember_directory(self, dataset: str, state: str) -> None:
         """Keep that a dataset's directory is right in a state: its names, and each file's identity, size and times."""
-        self._connection.execute("INSERT OR REPLACE INTO directories VALUES (?, ?)", (dataset, state))
+        self._remember("INSERT OR REPLACE INTO directories VALUES (?, ?)", dataset, state)
+
+    def _remember(self, statement: str, *values: str) -> None:
+        """Write what only saves time: a full or read-only disk costs no more than that."""
+        try:
+            self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            log.debug("Not remembered: %s", error)
+
+    def follow_link(self, proven: os.stat_result, before: os.stat_result, after: os.stat_result, sha256: str) -> None:
+        """Keep that a file is still right though its ctime changed, because a link to it was made.
+
+        Only where nothing else happened to it; else it is hashed when it is looked at next.
+
+        Args:
+            proven: Its status when it was found right.
+            before: Its status right before the link was made.
+            after: Its status right after.
+            sha256: Its digest.
+        """
+        known = {(_state(proven), sha256), self._proofs.get(_identity(before))}  # the other: after an earlier link
+        if (_state(before), sha256) not in known or _identity(proven) != _identity(before):
+            return
+        if _identity(after) == _identity(before) and _state(after)[:2] == _state(before)[:2]:
+            self.remember_file(after, sha256)
 
     @contextmanager
     def batch(self) -> Iterator[None]:

@@ -83,27 +83,26 @@ class ObjectPool:
             os.makedirs(directory, exist_ok=True)
             self._made.add(directory)
 
-    def link(self, contents: Iterable[Content], destinations: Iterable[str]) -> bool:
+    def link(self, contents: Iterable[Content], destinations: Iterable[str]) -> None:
         """Put each content at a path: as a hard link, or where that cannot be, as a copy.
-
-        Returns:
-            Whether all are hard links.
 
         Raises:
             ArtifactDamagedError: A content is gone or was changed since it was staged; staging again helps.
         """
         wanted, shown = tee(contents)
-        all_linked = True
-        for (sha256, _), is_held, destination in zip(shown, self.find_held(wanted), destinations, strict=True):
-            if not is_held:
+        claims = ((self.path(sha256), num_bytes, sha256) for sha256, num_bytes in wanted)
+        proofs = self._index.prove_files(claims)
+        for (sha256, _), (claim, proven), destination in zip(shown, proofs, destinations, strict=True):
+            if not (proven or self._is_mended(claim)):
                 raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
             self._make(os.path.dirname(destination))
-            all_linked &= self._link(sha256, destination)
-        return all_linked
+            self._link(sha256, destination, proven)
 
-    def _link(self, sha256: str, destination: str) -> bool:
+    def _link(self, sha256: str, destination: str, proven: os.stat_result | None) -> None:
+        path = self.path(sha256)
         try:
-            os.link(self.path(sha256), destination)
+            before = os.lstat(path)
+            os.link(path, destination)
         except FileNotFoundError as error:
             raise ArtifactDamagedError(
                 f"Staged content {sha256[:12]} was removed while it was needed; staging again helps."
@@ -111,12 +110,11 @@ class ObjectPool:
         except OSError as error:
             if error.errno not in _NO_HARD_LINK:
                 raise
-            shutil.copyfile(self.path(sha256), destination)
+            shutil.copyfile(path, destination)
             os.chmod(destination, _READ_ONLY)
-            return False
-        # A link changes the inode's ctime, not its bytes.
-        self._index.remember_file(os.lstat(destination), sha256)
-        return True
+        else:
+            if proven:
+                self._index.follow_link(proven, before, os.lstat(destination), sha256)
 
 
 def staging_lock(home: Path) -> FileLock:

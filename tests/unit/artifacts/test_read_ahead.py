@@ -1,10 +1,12 @@
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from trainyard.tasks.artifacts import read_ahead as module
-from trainyard.tasks.artifacts.read_ahead import NUM_AHEAD, TOTAL_AHEAD, read_ahead, take_ahead
+from trainyard.tasks.artifacts.read_ahead import NUM_AHEAD, NUM_TAKEN_AHEAD, TOTAL_AHEAD, read_ahead, take_ahead
 
 
 def free_slots():
@@ -103,6 +105,16 @@ def test_an_error_ahead_is_raised_in_its_place():
     assert seen == [b"one", b"two"]
 
 
+def test_of_many_streams_some_are_taken_ahead_and_all_come_whole():
+    before = threading.active_count()
+    streams = [take_ahead(iter([b"one", b"two", b"three"]), 3) for _ in range(NUM_TAKEN_AHEAD + 3)]
+    assert [next(stream) for stream in streams] == [b"one"] * len(streams)
+    assert threading.active_count() - before <= NUM_TAKEN_AHEAD
+    assert module._free_takers._value == 0
+    assert [list(stream) for stream in streams] == [[b"two", b"three"]] * len(streams)
+    assert module._free_takers._value == NUM_TAKEN_AHEAD
+
+
 @pytest.mark.parametrize("is_endless", [True, False])
 def test_who_stops_early_leaves_no_thread(is_endless):
     before = set(threading.enumerate())
@@ -110,3 +122,17 @@ def test_who_stops_early_leaves_no_thread(is_endless):
     assert next(blocks) == b"x"
     blocks.close()
     assert set(threading.enumerate()) <= before
+    assert module._free_takers._value == NUM_TAKEN_AHEAD
+
+
+KEPT = """
+from trainyard.tasks.artifacts.read_ahead import take_ahead
+blocks = take_ahead(iter(lambda: b"x", None), 2)
+next(blocks)
+import builtins
+builtins.kept = blocks
+"""
+
+
+def test_python_ends_while_blocks_wait_to_be_taken():
+    subprocess.run([sys.executable, "-c", KEPT], check=True, timeout=60)

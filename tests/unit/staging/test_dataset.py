@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from trainyard.tasks.errors import (
     UnsafeObjectKeyError,
 )
 from trainyard.tasks.specs.datastore import Datastore
-from trainyard.tasks.staging import dataset, index
+from trainyard.tasks.staging import directories
 from trainyard.tasks.staging.dataset import stage_listings, stage_references, verify_staged
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.listing import list_reference, listing_components
+from trainyard.tasks.staging.manifest import DatasetManifest
 from trainyard.tasks.staging.probe import probe_reference
 
 
@@ -65,24 +67,43 @@ def test_a_directory_is_staged_as_it_is(source, context):
     verify_staged(product, context)
 
 
-@pytest.mark.parametrize("look", ["stands", "find_damage"])
-def test_a_dataset_that_goes_while_it_is_looked_at_is_made_again(source, context, monkeypatch, look):
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_dataset_that_goes_while_it_is_looked_at_is_made_again(source, context, monkeypatch, in_doubt):
     reference = Datastore(url=str(source)).as_mount()
     product = stage_references([reference], context)
-    if look == "find_damage":  # that it stands is in doubt
+    if in_doubt:  # then its files are looked at one by one
         os.link(staged_path(context, product) / "a.txt", context.home / "another link")
-    original, looks = getattr(dataset, look), []
+    walk, looks = directories._walk, []
 
-    def look_late(home, *rest):
-        looks.append(look)
-        if len(looks) == 1:
-            shutil.rmtree(home / "datasets")
-            raise FileNotFoundError(home / "datasets")
-        return original(home, *rest)
+    def walk_slowly(directory):
+        looks.append(directory)
+        for n, found in enumerate(walk(directory)):
+            if n == 1 and len(looks) == 1 + in_doubt:
+                shutil.rmtree(context.home / "datasets")
+            yield found
 
-    monkeypatch.setattr(dataset, look, look_late)
-    assert contents(staged_path(context, stage_references([reference], context))) == contents(source)
-    assert looks
+    monkeypatch.setattr(directories, "_walk", walk_slowly)
+    assert stage_references([reference], context) == product
+    assert len(looks) > 1 + in_doubt
+    assert contents(staged_path(context, product)) == contents(source)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_dataset_that_goes_while_it_is_verified_is_damaged(source, context, monkeypatch, at):
+    product = stage_references([Datastore(url=str(source)).as_mount()], context)
+    os.link(staged_path(context, product) / "a.txt", context.home / "another link")  # its files are looked at
+    walk, looks = directories._walk, []
+
+    def walk_slowly(directory):
+        looks.append(directory)
+        for n, found in enumerate(walk(directory)):
+            if n == 1 and len(looks) == at:
+                shutil.rmtree(context.home / "datasets")
+            yield found
+
+    monkeypatch.setattr(directories, "_walk", walk_slowly)
+    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
+        verify_staged(product, context)
 
 
 def test_an_unchanged_listing_is_described_in_the_store_of_the_run(source, context, tmp_path):
@@ -207,6 +228,7 @@ def damage_bytes(path):
 
 def damage_bytes_in_secret(path):
     before = path.stat()
+    time.sleep(0.02)  # a filesystem's clock has ticks
     damage_bytes(path)
     path.chmod(before.st_mode)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -220,6 +242,7 @@ DAMAGES = {
     "extra file": lambda d: (d / "extra.txt").write_text("x"),
     "link": lambda d: ((d / "a.txt").unlink(), (d / "a.txt").symlink_to("same.txt")),
     "link to a directory": lambda d: (d / "out").symlink_to("/"),
+    "a file in its place": lambda d: (shutil.rmtree(d), d.write_text("x")),
     "directory gone": lambda d: d.parent.rename(d.parent.with_name("gone")),
 }
 
@@ -269,29 +292,33 @@ def test_what_changes_while_files_are_looked_at_is_found_the_next_time(source, c
         verify_staged(product, context)
 
 
-def test_where_there_are_no_hard_links_a_copy_is_proven_before_it_is_believed(source, context, monkeypatch):
+def test_where_there_are_no_hard_links_a_copy_is_hashed_before_it_is_believed(source, context, monkeypatch):
     def refuse(source, destination):
         raise OSError(errno.EPERM, "no hard links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    reference = Datastore(url=str(source)).as_mount()
-    product = stage_references([reference], context)
-    assert contents(staged_path(context, product)) == contents(source)
-    hashed, digest = [], index.digest_file
-    monkeypatch.setattr(index, "digest_file", lambda path: hashed.append(path.name) or digest(path))
-    for _ in range(2):
-        verify_staged(product, context)
-        assert sorted(hashed) == ["a.txt", "b.txt", "c d.txt", "same.txt"]
 
     def copy_wrong(source, destination):
         with open(destination, "wb") as out:
             out.write(b"x" * os.path.getsize(source))
 
-    monkeypatch.setattr(shutil, "copyfile", copy_wrong)
-    (source / "a.txt").write_text("other")
+    monkeypatch.setattr(os, "link", refuse)
+    reference = Datastore(url=str(source)).as_mount()
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", copy_wrong)
+        with pytest.raises(ArtifactDamagedError, match="staging again helps"):
+            stage_references([reference], context)
     product = stage_references([reference], context)
-    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
-        verify_staged(product, context)
+    assert contents(staged_path(context, product)) == contents(source)
+    verify_staged(product, context)
+
+
+def test_a_damaged_directory_does_not_stand(source, context):
+    [staged] = stage_references([Datastore(url=str(source)).as_mount()], context).datasets
+    manifest = DatasetManifest.model_validate_json(context.store.read_bytes(staged.manifest))
+    with closing(StagingIndex(context.home / "objects" / "index.sqlite")) as index:
+        assert directories.stands(context.home, staged.sha256, index)
+        damage_bytes(dataset_path(context.home, staged) / "a.txt")
+        assert "a.txt" in directories.find_damage(context.home, manifest, index)
+        assert not directories.stands(context.home, staged.sha256, index)
 
 
 def test_staging_again_heals_without_being_told(source, context):

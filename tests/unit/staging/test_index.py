@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -59,3 +60,15 @@ def test_many_files_are_told_apart_and_only_changed_ones_are_read(index, tmp_pat
     assert [claim for claim, _ in checked] == claims
     assert [n for n, (_, intact) in enumerate(checked) if not intact] == [7, 700, 1200]
     assert read == ["7", "1001"]
+
+
+def test_where_nothing_can_be_written_what_saves_time_is_left_out(tmp_path):
+    with closing(StagingIndex(tmp_path / "index.sqlite")) as index:
+        index.remember_directory("dataset", "state")
+        index.remember_product("source", "listing", "product")
+        index._connection.execute("PRAGMA query_only = ON")
+        index.remember_directory("dataset", "other")
+        index.remember_product("source", "other", "product")
+        assert index.is_proven("dataset", "state") and not index.is_proven("dataset", "other")
+        assert index.known_product("source", "listing") == "product"
+        assert index.known_product("source", "other") is None

@@ -1,17 +1,19 @@
 import hashlib
 import os
+import time
 from contextlib import closing
 
 import pytest
 
+from trainyard.tasks.staging import index
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.pool import ObjectPool
 
 
 @pytest.fixture
 def pool(tmp_path):
-    with closing(StagingIndex(tmp_path / "objects" / "index.sqlite")) as index:
-        yield ObjectPool(tmp_path, index)
+    with closing(StagingIndex(tmp_path / "objects" / "index.sqlite")) as known:
+        yield ObjectPool(tmp_path, known)
 
 
 @pytest.fixture
@@ -67,3 +69,35 @@ def test_files_of_the_pool_are_read_only_and_need_not_be_hashed_again(pool, fini
     assert os.stat(pool.path(finished[1])).st_mode & 0o777 == 0o444
     monkeypatch.setattr("trainyard.tasks.staging.index.digest_file", lambda path: pytest.fail(f"{path} was hashed"))
     assert list(pool.find_held([finished[1:]])) == [True]
+
+
+def test_what_changes_before_it_is_linked_is_not_believed(pool, finish, tmp_path, monkeypatch):
+    finished = finish(b"same", "a")
+    pool.adopt([finished])
+    link = os.link
+
+    def link_late(source, destination):
+        time.sleep(0.02)  # a filesystem's clock has ticks
+        os.chmod(source, 0o644)
+        with open(source, "r+b") as file:
+            file.write(b"bent")
+        link(source, destination)
+
+    monkeypatch.setattr(os, "link", link_late)
+    target = tmp_path / "linked"
+    with pool._index.batch():
+        pool.link([(finished[1], 4)], [str(target)])
+    assert target.read_bytes() == b"bent"
+    assert not pool._index.is_intact(target, 4, finished[1])
+
+
+def test_links_of_proven_files_are_not_hashed_again(pool, finish, tmp_path, monkeypatch):
+    finished = finish(b"same", "a")
+    pool.adopt([finished])
+    hashed = []
+    monkeypatch.setattr(index, "digest_file", lambda path: hashed.append(path))
+    targets = [tmp_path / "one", tmp_path / "two"]
+    with pool._index.batch():
+        pool.link([(finished[1], 4)] * 2, map(str, targets))
+    assert all(pool._index.is_intact(target, 4, finished[1]) for target in targets)
+    assert not hashed

@@ -39,6 +39,8 @@ from trainyard.tasks.staging.scratch import scratch_directory
 from trainyard.tasks.staging.transfer import fetch_objects
 
 Report = Callable[[StagingProgress], None]
+_Staged = StagedDataset | DatasetManifest
+"""A dataset whose directory is there: as it was described before, or what it holds."""
 
 
 def stage_references(
@@ -70,10 +72,12 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     with _staging_area(context) as area:
         standing = [_find_standing(listing, area) for listing in listings]
         _foresee_room(listings, standing, area)
-        pairs = zip(listings, standing, strict=True)
-        datasets = tuple(_stage_listing(listing, dataset, area, meter) for listing, dataset in pairs)
+        staged = [
+            _stage_listing(listing, found, area, meter) for listing, found in zip(listings, standing, strict=True)
+        ]
     meter.finish()
-    return StagedData(datasets=datasets)
+    # Not above: an error of the store is not one of the home's disk.
+    return StagedData(datasets=tuple(_describe(*pair, context) for pair in zip(listings, staged, strict=True)))
 
 
 @rarely_collected()
@@ -124,18 +128,16 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
         yield _StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
-def _stage_listing(
-    listing: Listing, standing: StagedDataset | None, area: _StagingArea, meter: ProgressMeter
-) -> StagedDataset:
+def _stage_listing(listing: Listing, standing: _Staged | None, area: _StagingArea, meter: ProgressMeter) -> _Staged:
     """The dataset that is listed, whose directory is there then."""
     if standing:
         meter.add_reused(len(listing.objects))
-    dataset = standing or _as_dataset(listing, _fetch_dataset(listing, area, meter), area)
-    touch_dataset(area.home, dataset.sha256)
-    return dataset
+    staged = standing or _fetch_dataset(listing, area, meter)
+    touch_dataset(area.home, staged.sha256)
+    return staged
 
 
-def _find_standing(listing: Listing, area: _StagingArea) -> StagedDataset | None:
+def _find_standing(listing: Listing, area: _StagingArea) -> _Staged | None:
     """The dataset that is listed, where its directory stands as it should; else None."""
     dataset = _find_unchanged(listing, area)
     if dataset:
@@ -144,7 +146,7 @@ def _find_standing(listing: Listing, area: _StagingArea) -> StagedDataset | None
     if len(digests) < len(listing.objects):
         return None
     manifest = _manifest(listing, digests)
-    return None if find_damage(area.home, manifest, area.index) else _as_dataset(listing, manifest, area)
+    return None if find_damage(area.home, manifest, area.index) else manifest
 
 
 def _find_unchanged(listing: Listing, area: _StagingArea) -> StagedDataset | None:
@@ -156,20 +158,27 @@ def _find_unchanged(listing: Listing, area: _StagingArea) -> StagedDataset | Non
         dataset = StagedDataset.model_validate_json(product)
     except ValidationError:  # of another release
         return None
-    is_right = area.store.holds(dataset.manifest.sha256) and stands(area.home, dataset.sha256, area.index)
-    return dataset if is_right else None
+    try:
+        is_held = area.store.holds(dataset.manifest.sha256)
+    except OSError:  # of the store: who stores the manifest again is told
+        return None
+    return dataset if is_held and stands(area.home, dataset.sha256, area.index) else None
 
 
-def _as_dataset(listing: Listing, manifest: DatasetManifest, area: _StagingArea) -> StagedDataset:
+def _describe(listing: Listing, staged: _Staged, context: StageContext) -> StagedDataset:
+    """A dataset for the stage's product, with its manifest in the store."""
+    if isinstance(staged, StagedDataset):
+        return staged
     dataset = StagedDataset(
         uri=listing.reference.uri,
-        sha256=manifest.sha256,
-        single_object=manifest.single_object,
-        num_objects=len(manifest.objects),
-        num_bytes=manifest.num_bytes,
-        manifest=area.store.put_bytes(manifest.to_bytes()),
+        sha256=staged.sha256,
+        single_object=staged.single_object,
+        num_objects=len(staged.objects),
+        num_bytes=staged.num_bytes,
+        manifest=context.store.put_bytes(staged.to_bytes()),
     )
-    area.index.remember_product(listing.source, _identity(listing, area.store), dataset.model_dump_json())
+    with closing(StagingIndex(_index_path(context.home.absolute()))) as index:
+        index.remember_product(listing.source, _identity(listing, context.store), dataset.model_dump_json())
     return dataset
 
 
@@ -221,7 +230,7 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     return digests
 
 
-def _foresee_room(listings: Sequence[Listing], standing: Sequence[StagedDataset | None], area: _StagingArea) -> None:
+def _foresee_room(listings: Sequence[Listing], standing: Sequence[_Staged | None], area: _StagingArea) -> None:
     """Before the first byte; a single dataset without a copy is looked at when its transfer begins."""
     copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
     if len(listings) == 1 and not copied_bytes:

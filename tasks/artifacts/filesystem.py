@@ -1,6 +1,5 @@
-"""The one module that imports fsspec: places at any fsspec URL, with our errors instead of everybody's."""
+"""Places at any fsspec URL, with our errors instead of everybody's."""
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -8,10 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.core import url_to_fs
-
 from trainyard.tasks.artifacts import s3_objects
+from trainyard.tasks.artifacts.backends import open_filesystem
 from trainyard.tasks.artifacts.digests import digest_file, read_chunks
 from trainyard.tasks.artifacts.local_files import (
     copy_file,
@@ -27,15 +24,9 @@ from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.s3_listing import list_pages
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
-from trainyard.tasks.credentials import credentials_problem, endpoint_problem, redacted_url
+from trainyard.tasks.credentials import endpoint_problem, redacted_url
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
-
-
-def known_scheme(url: str) -> bool:
-    """Whether fsspec has an implementation for the URL's scheme (a plain path counts as ``file``)."""
-    scheme = url.split("://", 1)[0] if "://" in url else "file"
-    return scheme in fsspec.available_protocols()
 
 
 class Location:
@@ -52,28 +43,15 @@ class Location:
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        problem = credentials_problem(url)
-        if problem:
-            raise InvalidInputError(f"The URL {redacted_url(url)} {problem}.")
-        if not known_scheme(url):
-            raise InvalidInputError(unknown_scheme(url))
-        self._options = dict(storage_options or {})
+        self._fs, self._path = open_filesystem(url, storage_options or {})
         self._is_s3 = s3_objects.is_s3(url)
         self._fast = self._is_s3 and Settings().s3_transport != "s3fs"  # read once: settings cost as much as an object
-        if self._is_s3:
-            self._options = s3_objects.client_options(self._options)
-            _forget_stale_credentials()
-        with translated(url):
-            self._fs, self._path = url_to_fs(url, **self._options)
-        if self._is_s3:
-            s3_objects.bound_retries(self._fs)
         self.url = self._fs.unstrip_protocol(self._path) if self.is_local else url.rstrip("/")
 
     def __truediv__(self, key: str) -> "Location":
         """A place below this one."""
         child = object.__new__(Location)
-        child._options, child._fs, child._is_s3 = self._options, self._fs, self._is_s3
-        child._fast = self._fast
+        child._fs, child._is_s3, child._fast = self._fs, self._is_s3, self._fast
         child._path = f"{self._path.rstrip('/')}/{key}"
         child.url = f"{self.url.rstrip('/')}/{key}"
         return child
@@ -381,24 +359,3 @@ class Location:
             raise changed(self.url) from error
         if found is None or found.version != info.version:
             raise changed(self.url)
-
-
-_credentials_seen = ""
-
-
-def _forget_stale_credentials() -> None:
-    """Drop fsspec's remembered clients when the AWS settings of the environment have changed since."""
-    global _credentials_seen
-    settings = sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    seen = hashlib.sha256(repr(settings).encode()).hexdigest()
-    if seen != _credentials_seen:
-        with translated("s3://"):
-            fsspec.get_filesystem_class("s3").clear_instance_cache()
-        _credentials_seen = seen
-
-
-def unknown_scheme(url: str) -> str:
-    """The sentence for a URL whose scheme nobody implements."""
-    scheme = url.split("://", 1)[0]
-    known = "use for example s3://bucket/prefix or file:///path"
-    return f"datastore URL {url!r}: unknown scheme {scheme!r}; {known}"

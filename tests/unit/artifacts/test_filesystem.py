@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from trainyard.tasks.artifacts.filesystem import Location, known_scheme
+from trainyard.tasks.artifacts.backends import known_scheme
+from trainyard.tasks.artifacts.filesystem import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.storage_errors import translated
 from trainyard.tasks.errors import (

@@ -50,8 +50,9 @@ class Follower:
             job.terminate()
 
     def finish(self) -> None:
-        """Show what is left: last lines without a newline."""
+        """Show what is left: last lines without a newline, and the last metrics."""
         self._guarded(lambda: self._show_logs(final=True))
+        self._guarded(self._show_metrics)
 
     def stalled_error(self, world_size: int) -> TrainingStalledError | None:
         """The error of a job that was ended because it had stalled."""

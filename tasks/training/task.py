@@ -27,7 +27,7 @@ from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.gpu_slots import gpu_slots
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
-from trainyard.tasks.runtime.live import MetricsTail, progress_line
+from trainyard.tasks.runtime.live import LatestMetrics, MetricsTail, progress_line
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
@@ -152,31 +152,33 @@ class _ProgressReporter:
         self._interval_s = Settings().progress_interval_s
         self._silent_until = 0.0
         self._shown_at = 0.0
-        self._newest: MetricsTail | None = None
+        self._line = ""
+        self._newest = LatestMetrics()
         self._artifact_id: UUID | None = None
         self._curve = LiveCurve()
         self._curve_id: UUID | None = None
 
     def __call__(self, tail: MetricsTail) -> None:
-        self._newest = tail
-        if time.monotonic() - self._shown_at < self._interval_s:
-            return
-        self._shown_at = time.monotonic()
-        log.info("%s", progress_line(tail.latest))
-        if self._curve.add(tail.latest):
-            self._show(self._update_curve)
-        if tail.latest.progress is not None:
-            self._show_progress(100 * tail.latest.progress, progress_line(tail.latest))
+        self._newest = tail.latest
+        if time.monotonic() - self._shown_at >= self._interval_s:
+            self._shown_at = time.monotonic()
+            self._show_newest()
 
     def finish(self) -> None:
-        """Complete the curve, and fill the bar, of a training that ended well."""
-        if self._newest is not None and self._curve.add(self._newest.latest):
-            self._show(self._update_curve)
-        if self._artifact_id is not None:
-            self._show_progress(100.0, "finished")
+        """Show what came since the last look, and fill the bar, of a training that ended well."""
+        self._show_newest()
+        if self._newest.progress is not None:
+            self._show(partial(self._update_artifact, 100.0, "finished"))
 
-    def _show_progress(self, percent: float, description: str) -> None:
-        self._show(partial(self._update_artifact, percent, description))
+    def _show_newest(self) -> None:
+        line, progress = progress_line(self._newest), self._newest.progress
+        if line != self._line:
+            self._line = line
+            log.info("%s", line)
+        if self._curve.add(self._newest):
+            self._show(self._update_curve)
+        if progress is not None:
+            self._show(partial(self._update_artifact, 100 * progress, line))
 
     def _show(self, update: Callable[[], None]) -> None:
         if time.monotonic() < self._silent_until:

@@ -72,3 +72,10 @@ def test_a_signal_that_comes_while_something_is_shown_ends_the_wait(run, signal)
     log_metric(run)
     with pytest.raises(signal):
         Follower(run, interrupted, StallWatch(run, None)).tick(StandingJob())
+
+
+def test_metrics_that_came_after_the_last_look_are_handed_on_in_the_end(run):
+    log_metric(run)
+    seen = []
+    Follower(run, lambda tail: seen.append(tail.latest.of_first_rank("loss").value), StallWatch(run, None)).finish()
+    assert seen == [0.5]

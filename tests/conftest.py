@@ -150,6 +150,14 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def context(tmp_path):
+    """A store and a home of the test's own, with nothing in them yet."""
+    from trainyard.tasks.caching.stage import StageContext
+
+    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A disk of 40 MiB of its own."""
     if os.geteuid():

@@ -13,7 +13,6 @@ import pytest
 
 from tests.wheels import make_wheel, use_wheels
 from trainyard import PyTorch
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import InvalidInputError, TransientError
 from trainyard.tasks.training.packages.layer import STAMP
 from trainyard.tasks.training.packages.packages import package_components, prepare, read_asked, resolve
@@ -41,11 +40,6 @@ def wheels(tmp_path, monkeypatch):
     use_wheels(monkeypatch, tmp_path / "wheels")
     (tmp_path / "wheels").mkdir()
     return tmp_path / "wheels"
-
-
-@pytest.fixture
-def context(tmp_path):
-    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from tests.integration.s3_server import run_s3_server
 from tests.processes import wait_for
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.filesystem import Location
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import (
     InvalidInputError,
     ObjectChangedError,
@@ -38,11 +37,6 @@ def credentials(s3_server, monkeypatch):
 @pytest.fixture
 def bucket(s3_server):
     return s3_server.create_bucket(f"bucket-{uuid.uuid4().hex[:8]}")
-
-
-@pytest.fixture
-def context(tmp_path):
-    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
 
 
 @pytest.fixture

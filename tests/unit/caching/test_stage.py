@@ -34,11 +34,6 @@ class Text(Spec):
 STAGE = Stage(name="export", product_type=Text, packages=(), libraries=("pydantic",))
 
 
-@pytest.fixture
-def context(tmp_path):
-    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
-
-
 class Work:
     """Stores a text, and counts how often it was asked to."""
 

@@ -19,11 +19,6 @@ from trainyard.tasks.export.task import EXPORT, export_components
 from trainyard.tasks.specs.export import OnnxExport
 
 
-@pytest.fixture
-def context(tmp_path):
-    return make_context(tmp_path)
-
-
 def model_of(context, bundle):
     return onnx.load_from_string(context.store.read_entry(bundle.bundle, "model.onnx"))
 

@@ -19,11 +19,6 @@ from trainyard.tasks.runtime.ranks import Rank
 from trainyard.tasks.runtime.run import Run, _record_appender
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> StageContext:
-    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
-
-
 def start_run(directory: Path, rank: int = 0, world_size: int = 1) -> Run:
     place = Rank(rank, rank, world_size, launched_by_mpi=False, host=f"node{rank}")
     return Run("run", place, _record_appender(directory, place), directory / "outputs")

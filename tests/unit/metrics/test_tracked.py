@@ -5,16 +5,10 @@ import logging
 
 import pytest
 
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.metrics.collect import collect_metrics, read_report
 from trainyard.tasks.metrics.names import distinct_names
 from trainyard.tasks.runtime.ranks import Rank
 from trainyard.tasks.runtime.run import Run, _record_appender
-
-
-@pytest.fixture
-def context(tmp_path):
-    return StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
 
 
 @pytest.fixture

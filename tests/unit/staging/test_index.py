@@ -72,3 +72,14 @@ def test_where_nothing_can_be_written_what_saves_time_is_left_out(tmp_path):
         assert index.is_proven("dataset", "state") and not index.is_proven("dataset", "other")
         assert index.known_product("source", "listing") == "product"
         assert index.known_product("source", "other") is None
+
+
+def test_a_proven_file_is_not_hashed_again_until_it_changes(index, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"alpha")
+    claimed = "f" * 64  # not its digest: believed only because the file is as it was when that was remembered
+    index.remember_file(file.lstat(), claimed)
+    assert index.is_intact(file, 5, claimed)
+    time.sleep(0.02)
+    file.write_bytes(b"ALPHA")
+    assert not index.is_intact(file, 5, claimed)

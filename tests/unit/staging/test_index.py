@@ -4,6 +4,7 @@ import os
 import time
 import uuid
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -83,3 +84,30 @@ def test_a_proven_file_is_not_hashed_again_until_it_changes(index, tmp_path):
     time.sleep(0.02)
     file.write_bytes(b"ALPHA")
     assert not index.is_intact(file, 5, claimed)
+
+
+NOT_THE_LINK_ALONE = {
+    "written to before the link": ("before", {"st_mtime_ns": 1, "st_ctime_ns": 1}),
+    "changed in secret before the link": ("before", {"st_ctime_ns": 1}),
+    "another file before the link": ("proven", {"st_ino": 1}),
+    "another file after the link": ("proven before", {"st_ino": 1}),
+    "written to after the link": ("after", {"st_mtime_ns": 1}),
+    "longer after the link": ("after", {"st_size": 6}),
+}
+
+
+@pytest.mark.parametrize(("when", "change"), NOT_THE_LINK_ALONE.values(), ids=NOT_THE_LINK_ALONE)
+def test_a_link_is_believed_only_where_nothing_else_happened_to_the_file(index, tmp_path, when, change):
+    (tmp_path / "file").write_bytes(b"alpha")
+    proven = before = (tmp_path / "file").lstat()
+    os.link(tmp_path / "file", tmp_path / "link")
+    after = (tmp_path / "link").lstat()
+    fields = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    looks = {"proven": proven, "before": before, "after": after}
+    for look in when.split():
+        looks[look] = SimpleNamespace(**{**{name: getattr(looks[look], name) for name in fields}, **change})
+    claimed = "f" * 64  # not its digest: believed only where it was remembered
+    index.follow_link(*looks.values(), claimed)
+    assert not index.is_intact(tmp_path / "link", 5, claimed)
+    index.follow_link(proven, before, after, claimed)
+    assert index.is_intact(tmp_path / "link", 5, claimed)

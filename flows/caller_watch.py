@@ -17,7 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelling
 
 from trainyard.flows.work_pools import UNREACHABLE
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.presence import PresenceWatch
 
 log = logging.getLogger(__name__)

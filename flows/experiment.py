@@ -15,7 +15,7 @@ from trainyard.flows.pipeline_run import default_model_name
 from trainyard.flows.portable import anchored
 from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.setting_problems import setting_problems
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch

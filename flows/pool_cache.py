@@ -21,7 +21,7 @@ from trainyard.flows.handover import TrainedOnPool
 from trainyard.flows.portable import anchored
 from trainyard.flows.work_pools import UNREACHABLE, live_workers
 from trainyard.tasks.artifacts.digests import digest_value
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore

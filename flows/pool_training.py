@@ -22,7 +22,7 @@ from trainyard.flows.portable import anchored
 from trainyard.flows.prefect_errors import prefect_errors
 from trainyard.flows.run_waiting import wait_for_end
 from trainyard.flows.work_pools import UNREACHABLE, container_variables, training_deployment
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.presence import presence

@@ -10,7 +10,7 @@ from trainyard.flows.handover import Origin, TrainedOnPool
 from trainyard.flows.pipeline_run import PipelineRunner, name_training
 from trainyard.flows.pool_cache import note_environment
 from trainyard.flows.work_pools import own_pool
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 from trainyard.tasks.settings import Settings

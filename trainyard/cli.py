@@ -350,7 +350,7 @@ def doctor(
     """Say whether this machine can train, and if not, why and what to do."""
     from trainyard.deployments.doctor import run_doctor
     from trainyard.deployments.doctor.datastores import probe_datastore
-    from trainyard.tasks.artifacts.filesystem import Location
+    from trainyard.tasks.artifacts.location import Location
     from trainyard.tasks.settings import Settings
 
     url = Settings().store_url

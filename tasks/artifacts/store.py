@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, StorageNotFoundError

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.exclusive import exclusive

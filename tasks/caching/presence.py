@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.renewal import Lease, renewed
 from trainyard.tasks.errors import PipelineError, StorageNotFoundError
 from trainyard.tasks.settings import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_chunks, digest_file
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.products import Champion
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import TreeEntry, TreeListing

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from trainyard.tasks.artifacts.digests import digest_chunks
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.products import Lineage, OnnxBundle, RegisteredModel, ValidatedModel
 from trainyard.tasks.artifacts.references import TreeEntry
 from trainyard.tasks.artifacts.store import ArtifactStore

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, RegistrationError, StorageNotFoundError
 from trainyard.tasks.models.layout import MANIFEST_FILE

@@ -1,5 +1,6 @@
 """What training has logged so far, read while it runs: for the line in the terminal and the progress bar."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,9 @@ class LatestMetrics:
 
     @property
     def progress(self) -> float | None:
-        """The fraction done, 0 to 1, where the script logs ``progress``."""
+        """The fraction done, 0 to 1, where the script logs ``progress``; not a number is none."""
         sample = self.of_first_rank(PROGRESS)
-        return None if sample is None else min(max(sample.value, 0.0), 1.0)
+        return None if sample is None or math.isnan(sample.value) else min(max(sample.value, 0.0), 1.0)
 
     @property
     def samples_per_second(self) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trainyard.tasks.artifacts.digests import digest_value
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 from trainyard.tasks.specs.datastore import DataReference

@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from trainyard.tasks.artifacts.digests import digest_file
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.staging.durability import syncing_early, syncing_together

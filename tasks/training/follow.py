@@ -1,11 +1,13 @@
 """What the ranks write while they run, passed on as it comes."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
 from trainyard.tasks.errors import TrainingStalledError
-from trainyard.tasks.runtime.live import MetricsTail
+from trainyard.tasks.runtime.live import LatestMetrics, MetricsTail
+from trainyard.tasks.settings import Settings
 from trainyard.tasks.training.launchers.launcher import Job
 from trainyard.tasks.training.rank_logs import LogTail
 from trainyard.tasks.training.run_directory import RunDirectory
@@ -23,13 +25,17 @@ class Follower:
 
     Args:
         run: Where the ranks write.
-        on_progress: Called when new metrics have arrived.
+        on_progress: Called with the newest metrics: at most once in the interval of the settings, and at the end.
         watch: Tells when a run has stalled.
         elsewhere: Whether the ranks' processes are on other machines.
     """
 
     def __init__(
-        self, run: RunDirectory, on_progress: Callable[[MetricsTail], None], watch: StallWatch, elsewhere: bool = False
+        self,
+        run: RunDirectory,
+        on_progress: Callable[[LatestMetrics], None],
+        watch: StallWatch,
+        elsewhere: bool = False,
     ) -> None:
         self._run = run
         self._elsewhere = elsewhere
@@ -38,6 +44,9 @@ class Follower:
         self._logs = LogTail(run.ranks)
         self._metrics = MetricsTail(run.records)
         self._on_progress = on_progress
+        self._interval_s = Settings().progress_interval_s
+        self._shown_at = 0.0
+        self._unshown = False
         self._told: set[str] = set()
 
     def tick(self, job: Job) -> None:
@@ -52,7 +61,7 @@ class Follower:
     def finish(self) -> None:
         """Show what is left: last lines without a newline, and the last metrics."""
         self._guarded(lambda: self._show_logs(final=True))
-        self._guarded(self._show_metrics)
+        self._guarded(lambda: self._show_metrics(final=True))
 
     def stalled_error(self, world_size: int) -> TrainingStalledError | None:
         """The error of a job that was ended because it had stalled."""
@@ -63,9 +72,11 @@ class Follower:
     def _show_logs(self, *, final: bool = False) -> None:
         self._show(self._logs.poll(final=final))
 
-    def _show_metrics(self) -> None:
-        if self._metrics.poll():
-            self._on_progress(self._metrics)
+    def _show_metrics(self, *, final: bool = False) -> None:
+        self._unshown |= self._metrics.poll()
+        if self._unshown and (final or time.monotonic() - self._shown_at >= self._interval_s):
+            self._unshown, self._shown_at = False, time.monotonic()
+            self._on_progress(self._metrics.latest)
 
     def _guarded(self, show: Callable[[], None]) -> None:
         """What goes wrong with showing is told once each, and never ends training; Ctrl-C and cancellation do."""
@@ -75,7 +86,7 @@ class Follower:
             what = f"{type(error).__name__}: {error}"
             if what not in self._told:
                 self._told.add(what)
-                log.warning("Training goes on, but not all of it is shown here: %s", what, exc_info=error)
+                log.warning("Not all of the training is shown here, which does not end it: %s", what, exc_info=error)
 
     @staticmethod
     def _show(lines: Iterator[tuple[str, str]]) -> None:

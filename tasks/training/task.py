@@ -27,8 +27,7 @@ from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.gpu_slots import gpu_slots
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
-from trainyard.tasks.runtime.live import LatestMetrics, MetricsTail, progress_line
-from trainyard.tasks.settings import Settings
+from trainyard.tasks.runtime.live import LatestMetrics, progress_line
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.training.imports import imported_distributions
@@ -149,36 +148,24 @@ class _ProgressReporter:
     """
 
     def __init__(self) -> None:
-        self._interval_s = Settings().progress_interval_s
         self._silent_until = 0.0
-        self._shown_at = 0.0
-        self._line = ""
-        self._newest = LatestMetrics()
         self._artifact_id: UUID | None = None
         self._curve = LiveCurve()
         self._curve_id: UUID | None = None
 
-    def __call__(self, tail: MetricsTail) -> None:
-        self._newest = tail.latest
-        if time.monotonic() - self._shown_at >= self._interval_s:
-            self._shown_at = time.monotonic()
-            self._show_newest()
+    def __call__(self, latest: LatestMetrics) -> None:
+        line = progress_line(latest)
+        if line:
+            log.info("%s", line)
+        if self._curve.add(latest):
+            self._show(self._update_curve)
+        if latest.progress is not None:
+            self._show(partial(self._update_artifact, 100 * latest.progress, line))
 
     def finish(self) -> None:
-        """Show what came since the last look, and fill the bar, of a training that ended well."""
-        self._show_newest()
-        if self._newest.progress is not None:
+        """Fill the bar of a training that ended well."""
+        if self._artifact_id is not None:
             self._show(partial(self._update_artifact, 100.0, "finished"))
-
-    def _show_newest(self) -> None:
-        line, progress = progress_line(self._newest), self._newest.progress
-        if line != self._line:
-            self._line = line
-            log.info("%s", line)
-        if self._curve.add(self._newest):
-            self._show(self._update_curve)
-        if progress is not None:
-            self._show(partial(self._update_artifact, 100 * progress, line))
 
     def _show(self, update: Callable[[], None]) -> None:
         if time.monotonic() < self._silent_until:

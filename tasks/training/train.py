@@ -13,7 +13,7 @@ from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import WorldSizeError
-from trainyard.tasks.runtime.live import MetricsTail
+from trainyard.tasks.runtime.live import LatestMetrics
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.specs.hosts import Hosts
@@ -51,7 +51,7 @@ def train_model(
     data: StagedData,
     context: StageContext,
     key: StageKey,
-    on_progress: Callable[[MetricsTail], None] = lambda tail: None,
+    on_progress: Callable[[LatestMetrics], None] = lambda latest: None,
     packages: Packages = NO_PACKAGES,
 ) -> TrainedRun:
     """Run a training job to its end and keep its outputs, logs and metric records.
@@ -62,7 +62,7 @@ def train_model(
         data: Its staged data, on this machine.
         context: Where things are; its timeout bounds the attempt.
         key: The stage key; checkpoints are kept under it, so that another attempt goes on from them.
-        on_progress: Called when new metrics have arrived.
+        on_progress: Called with the newest metrics: at most once in the interval of the settings, and at the end.
         packages: What the script asked for beside what is installed, ready to be used.
 
     Raises:

@@ -6,7 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.products import Champion, OnnxBundle, TrainedRun, ValidatedModel
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage

@@ -6,7 +6,6 @@ from prefect import flow
 from trainyard import Datastore, OnnxExport, OrtValidation, StagePolicy, errors
 from trainyard.tasks.artifacts.products import Lineage, OnnxBundle, StagedData, TrainedRun, ValidatedModel
 from trainyard.tasks.artifacts.references import ArtifactRef
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.export.task import export_model
 from trainyard.tasks.metrics.task import collect
 from trainyard.tasks.registry.task import register
@@ -54,8 +53,7 @@ def cases(other):
     }
 
 
-def test_each_stage_is_tried_again_where_that_can_help_and_only_there(prefect_server, tmp_path):
-    context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
+def test_each_stage_is_tried_again_where_that_can_help_and_only_there(prefect_server, context, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "rank-00000.jsonl").write_text("neither a record\nnor a model\n")
     attempts = []

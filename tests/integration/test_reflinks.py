@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.disks import MEBIBYTE, mounted_image
 from trainyard.tasks.artifacts.datasets import dataset_path
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ObjectChangedError
 from trainyard.tasks.specs.datastore import Datastore

@@ -15,7 +15,7 @@ from trainyard import PipelineResult, PipelineRun, errors
 from trainyard.flows import pipeline_handle, run_waiting
 from trainyard.flows.answers import Answer, Failure
 from trainyard.flows.run_waiting import wait_for_end
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 
 POOL = "waited-for"
 

@@ -12,7 +12,7 @@ from tests.integration.s3_proxy import run_s3_proxy
 from tests.integration.s3_server import run_s3_server
 from tests.processes import wait_for
 from trainyard.tasks.artifacts.datasets import dataset_path
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import (
     InvalidInputError,
     ObjectChangedError,

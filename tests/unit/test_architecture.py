@@ -82,7 +82,7 @@ def test_only_task_modules_and_policies_import_prefect(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_only_one_module_imports_fsspec(path):
-    if name_of(path) != "tasks/artifacts/backends.py":
+    if name_of(path) != "tasks/artifacts/filesystems.py":
         assert not imports_package(path, "fsspec")
         assert not imports_package(path, "s3fs")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.settings import Settings
 

@@ -4,8 +4,6 @@ Two promises are held, here and of large objects: never a wrong byte, and never 
 What a retry can mend is mended; what it cannot ends in an error that names the object.
 """
 
-import os
-
 import pytest
 
 from tests.integration.staging_faults.objects import (
@@ -17,9 +15,7 @@ from tests.integration.staging_faults.objects import (
     put_small_objects,
     reference,
 )
-from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.errors import StorageAccessError, StorageUnavailableError, TransientError
-from trainyard.tasks.staging import durability, transfer
 from trainyard.tasks.staging.dataset import stage_references
 
 
@@ -89,24 +85,3 @@ def test_a_listing_that_fails_is_never_a_smaller_dataset(server, bucket_name, co
     finally:
         server.list_error = None
     assert not (context.home / "datasets").exists()
-
-
-@pytest.mark.parametrize("together", [False, True])
-def test_every_file_is_synced_by_itself_or_with_others(server, bucket_name, context, monkeypatch, together):
-    sizes = {"small": 20_000, "large": 2 << 20, "larger": 9 << 20}
-    server.put(bucket_name, {f"train/{name}": os.urandom(num_bytes) for name, num_bytes in sizes.items()})
-    monkeypatch.setattr(transfer, "_MANY_OBJECTS", 3 if together else 4)
-    monkeypatch.setattr(durability, "_can_sync", lambda directory: True)
-    alone, fsync, syncs, syncfs = set(), os.fsync, [], durability._syncfs
-
-    def spy(descriptor):
-        alone.add(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", spy)
-    monkeypatch.setattr(durability, "_syncfs", lambda descriptor: syncs.append(descriptor) or syncfs(descriptor))
-    [dataset] = stage_references([reference(server, bucket_name)], context).datasets
-    staged = dataset_path(context.home, dataset)
-    synced_alone = {name for name in sizes if (staged / name).stat().st_ino in alone}
-    assert synced_alone == ({"large", "larger"} if together else set(sizes))
-    assert bool(syncs) == together

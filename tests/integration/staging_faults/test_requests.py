@@ -4,10 +4,7 @@ import socket
 
 import pytest
 
-from tests.integration.staging_faults.objects import (
-    put_small_objects,
-    reference,
-)
+from tests.integration.staging_faults.objects import put_small_objects, reference
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 

@@ -4,11 +4,7 @@ import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.integration.staging_faults.objects import (
-    assert_right,
-    put_small_objects,
-    reference,
-)
+from tests.integration.staging_faults.objects import assert_right, put_small_objects, reference
 from trainyard.tasks.staging.dataset import stage_references
 
 

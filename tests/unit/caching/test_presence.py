@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from tests.processes import wait_for
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.presence import PresenceWatch, presence
 from trainyard.tasks.errors import StorageUnavailableError
 

@@ -11,7 +11,7 @@ import pytest
 TRAINING = """
 import signal, sys, threading, time, uuid
 from trainyard.flows import caller_watch
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.presence import PresenceWatch
 
 caller_watch.PATIENCE_S = 1.0

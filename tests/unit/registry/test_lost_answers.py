@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.registry.proofs import LINEAGE, registered
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import StorageUnavailableError
 from trainyard.tasks.registry.aliases import list_moves, resolve
 from trainyard.tasks.registry.load import load_model

@@ -41,7 +41,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.unit.registry.proofs import LINEAGE, proven
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.registry.register import register_model
 

@@ -1,4 +1,4 @@
-"""What tests of transfers share."""
+"""What tests of staging share."""
 
 import pytest
 

@@ -13,9 +13,7 @@ import pytest
 
 from tests.unit.staging.staged import contents, staged_path
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import (
-    ObjectChangedError,
-)
+from trainyard.tasks.errors import ObjectChangedError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_listings, stage_references, verify_staged
 from trainyard.tasks.staging.index import StagingIndex

@@ -20,7 +20,7 @@ from trainyard.tasks.staging.manifest import DatasetManifest
 
 @pytest.fixture
 def goes_during(context, monkeypatch):
-    """Removes all datasets while one is walked through, at the walk of the given number; gives the walks."""
+    """Makes all datasets go in the middle of the nth walk through one; returns the walks so far, as they come."""
 
     def arrange(number):
         walk, walks = directories._walk, []

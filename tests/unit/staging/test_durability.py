@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging import durability, transfer
 from trainyard.tasks.staging.listing import list_reference

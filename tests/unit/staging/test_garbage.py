@@ -3,7 +3,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_listings, verify_staged
 from trainyard.tasks.staging.garbage import rarely_collected
@@ -83,13 +82,12 @@ def test_a_process_that_collects_more_rarely_stays_as_it_is(chosen):
     assert gc.get_threshold() == chosen
 
 
-def test_listing_staging_and_verifying_thousands_of_objects_is_rarely_collected(tmp_path):
+def test_listing_staging_and_verifying_thousands_of_objects_is_rarely_collected(context, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     for n in range(2_000):
         (data / f"{n}.bin").write_bytes(b"%d" % n)
     reference = Datastore(url=str(data)).as_mount()
-    context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
     with counted_collections() as listing:
         listed = list_reference(reference)
     stage_listings([listed], context)

@@ -91,8 +91,8 @@ NOT_THE_LINK_ALONE = {
     "changed in secret before the link": ("before", {"st_ctime_ns": 1}),
     "another file before the link": ("proven", {"st_ino": 1}),
     "another file after the link": ("proven before", {"st_ino": 1}),
-    "written to after the link": ("after", {"st_mtime_ns": 1}),
-    "longer after the link": ("after", {"st_size": 6}),
+    "written to after the link": ("proven before", {"st_mtime_ns": 1}),
+    "longer after the link": ("proven before", {"st_size": 6}),
 }
 
 

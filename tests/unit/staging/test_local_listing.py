@@ -4,11 +4,7 @@ import os
 
 import pytest
 
-from trainyard.tasks.errors import (
-    InvalidInputError,
-    StorageNotFoundError,
-    UnsafeObjectKeyError,
-)
+from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError, UnsafeObjectKeyError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 from trainyard.tasks.staging.listing import list_reference

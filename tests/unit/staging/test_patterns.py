@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
@@ -72,11 +71,10 @@ def staged_keys(reference):
     return [info.key for info in list_reference(reference).objects]
 
 
-def test_a_reference_may_be_a_pattern(source, tmp_path):
+def test_a_reference_may_be_a_pattern(source, context):
     assert staged_keys(source.path("train/**/*.png")) == ["a.png", "deep/b.png"]
     assert staged_keys(source.path("**/b.*")) == ["train/deep/b.png"]
     probe_reference(source.path("train/*.png"))
-    context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
     [dataset] = stage_references([source.path("train/*.png")], context).datasets
     assert (dataset.num_objects, dataset.single_object) == (1, False)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging import transfer

@@ -3,7 +3,6 @@
 import pytest
 
 from trainyard.tasks.caching.keys import StageKey
-from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.training.collected import collect_files
 from trainyard.tasks.training.keep import keep_logs, keep_outputs
 from trainyard.tasks.training.run_directory import RunDirectory
@@ -70,14 +69,13 @@ def test_a_link_out_of_the_run_is_named_and_not_kept(run, tmp_path, target, capl
     assert "outputs/" in caplog.text and "'latest.pt'" in caplog.text
 
 
-def test_links_are_kept_in_the_store_and_those_of_logs_stay_inside_too(run, tmp_path):
+def test_links_are_kept_in_the_store_and_those_of_logs_stay_inside_too(run, context, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret")
     (run.workspace / "outputs" / "latest.pt").symlink_to("epoch-3/model.pt")
     (run.workspace / "logs" / "events").symlink_to(tmp_path / "secret")
     (run.workspace / "logs" / "train.log").write_bytes(b"line")
     run.launcher_log.touch()
     run.keep_workspace([])
-    context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
     outputs, logs = keep_outputs(run, context), keep_logs(run, context)
     assert context.store.read_entry(outputs, "latest.pt") == b"model"
     assert [entry.path for entry in context.store.list_tree(logs).entries] == ["launcher.log", "train.log"]

@@ -11,7 +11,7 @@ from torch import nn
 from tests.unit.onnx_models import Cnn, exported, images, logits, make_context, npz, program, put_files
 from tests.unit.saved_models import NETWORK, project
 from tests.unit.validation.test_models_that_work import TABLE, saved, trained
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import ArtifactDamagedError, ExportError, ValidationFailedError
 from trainyard.tasks.export import exporter
 from trainyard.tasks.models.bundle import BundleDescription, describe_files, verify_bundle, write_description

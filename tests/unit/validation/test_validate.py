@@ -19,7 +19,7 @@ from tests.unit.onnx_models import (
     put_bundle,
     put_files,
 )
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.errors import InvalidInputError, ValidationFailedError
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.quality import METRICS

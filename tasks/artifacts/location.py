@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.tasks.artifacts import s3_objects
-from trainyard.tasks.artifacts.backends import open_filesystem
 from trainyard.tasks.artifacts.digests import digest_file, read_chunks
+from trainyard.tasks.artifacts.filesystems import open_filesystem
 from trainyard.tasks.artifacts.local_files import (
     copy_file,
     create_file,

@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from trainyard.tasks.artifacts.backends import known_scheme
-from trainyard.tasks.artifacts.filesystem import Location
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
 from trainyard.tasks.artifacts.storage_errors import translated
 from trainyard.tasks.errors import (
@@ -104,14 +103,6 @@ def test_an_upload_is_a_copy(root, tmp_path):
     assert (root / "up/loaded.bin").read_bytes() == path.read_bytes()
 
 
-def test_schemes(tmp_path):
-    assert known_scheme("s3://b") and known_scheme("/plain/path") and not known_scheme("s4://b")
-    with pytest.raises(InvalidInputError, match="unknown scheme 'wasbs4'"):
-        Location("wasbs4://b")
-    assert Location(str(tmp_path)).url == tmp_path.as_uri()
-    assert (Location(str(tmp_path)) / "a").local_path == tmp_path / "a"
-
-
 def test_an_etag_loses_its_quotes_as_a_version():
     listed = ObjectInfo.from_listing("a", {"Size": 3, "ETag": '"abc"'})
     assert listed == ObjectInfo("a", 3, "abc", '"abc"')
@@ -145,3 +136,10 @@ def test_foreign_errors_become_ours(raised, expected):
     with pytest.raises(expected) as caught, translated("s3://bucket/key"):
         raise raised
     assert caught.type is expected
+
+
+def test_an_unknown_scheme_is_refused_before_anything_is_opened(tmp_path):
+    with pytest.raises(InvalidInputError, match="unknown scheme 'wasbs4'"):
+        Location("wasbs4://b")
+    assert Location(str(tmp_path)).url == tmp_path.as_uri()
+    assert (Location(str(tmp_path)) / "a").local_path == tmp_path / "a"

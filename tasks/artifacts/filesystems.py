@@ -14,7 +14,7 @@ from trainyard.tasks.credentials import credentials_problem, redacted_url
 from trainyard.tasks.errors import InvalidInputError
 
 
-def known_scheme(url: str) -> bool:
+def _known_scheme(url: str) -> bool:
     """Whether fsspec has an implementation for the URL's scheme (a plain path counts as ``file``)."""
     scheme = url.split("://", 1)[0] if "://" in url else "file"
     return scheme in fsspec.available_protocols()
@@ -33,7 +33,7 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, 
     problem = credentials_problem(url)
     if problem:
         raise InvalidInputError(f"The URL {redacted_url(url)} {problem}.")
-    if not known_scheme(url):
+    if not _known_scheme(url):
         raise InvalidInputError(_unknown_scheme(url))
     is_s3 = s3_objects.is_s3(url)
     options = dict(storage_options)

@@ -38,6 +38,9 @@ class DatastoreBlock(Block):
     addressing: Literal["auto", "path", "virtual"] = Field(
         default="auto", title="Addressing", description="Where requests name the bucket: in the path, or in the host."
     )
+    link_mode: Literal["reflink", "hardlink"] = Field(
+        default="reflink", title="Link mode", description="How files of this machine are staged without a copy."
+    )
     storage_options: SecretDict = Field(
         default=SecretDict({}),
         title="Storage options",
@@ -71,6 +74,7 @@ def block_options(name: str) -> dict[str, Any]:
         "region": block.region,
         "profile": block.profile,
         "addressing": block.addressing,
+        "link_mode": block.link_mode,
         "storage_options": dict(block.storage_options.get_secret_value()),
     }
 

@@ -19,6 +19,7 @@
         ├── StorageAccessError          wrong or missing credentials
         ├── UnsafeObjectKeyError        an object key would leave the staging directory
         ├── DiskFullError               there is, or would be, no room on this machine's disk
+        ├── DataChangedError            staged data was changed while a training read it
         ├── ScriptDefectError           the training script cannot run as it is (import, syntax, arguments)
         ├── StageTimeoutError           a stage reached the time limit of its policy
         │   └── TrainingTimeoutError    training reached its deadline, and was stopped with all its ranks
@@ -148,6 +149,18 @@ class DiskFullError(PermanentError):
 
     needed_bytes: int | None = None
     free_bytes: int | None = None
+
+
+class DataChangedError(PermanentError):
+    """Staged data was changed while a training read it: the model is of no version of the data.
+
+    Another attempt would read what is there now; another run stages the data anew.
+
+    Attributes:
+        paths: The staged files that were changed.
+    """
+
+    paths: tuple[str, ...] = ()
 
 
 class ScriptDefectError(PermanentError):

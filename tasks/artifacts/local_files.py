@@ -18,25 +18,46 @@ from trainyard.tasks.errors import InvalidInputError
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share the extents of a file, copied when either is written to
 # Filesystems that cannot, two different ones, and files that they will not share (swap files, special alignments).
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ETXTBSY, errno.EPERM}
+NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
+"""Other disks, filesystems without hard links or files of others, and files that have as many links as they can."""
 
 
 def reflink(source: Path, target: Path) -> bool:
     """Make ``target`` a file with the content of ``source`` without copying it, where the filesystem can.
 
-    Not a hard link: the bytes of a hard link change with those of the user's own file, its owner and mode are shared,
-    and making one changes the time by which the file's versions are told apart.
+    The bytes are the target's own: whoever writes to either file changes that one alone.
 
     Returns:
-        Whether it did; else there is an empty file, to be written to.
+        Whether it did; else there is no target.
     """
     with source.open("rb") as readable, target.open("wb") as out:
         try:
             fcntl.ioctl(out.fileno(), _FICLONE, readable.fileno())
         except OSError as error:
+            target.unlink()
             if error.errno not in _NO_REFLINK:
                 raise
             return False
         os.fsync(out.fileno())
+    return True
+
+
+def hard_link(source: Path, target: Path) -> bool:
+    """Make ``target`` another name of a file (of the one that a symbolic link leads to), where the filesystem can.
+
+    The two stay one file: owner, mode and bytes are shared, and the time of its last change (ctime) becomes now.
+
+    Returns:
+        Whether it did; else there is no target.
+    """
+    try:
+        os.link(os.path.realpath(source), target)  # link(2) itself does not follow links
+    except OSError as error:
+        if error.errno not in NO_HARD_LINK:
+            raise
+        return False
+    with target.open("rb") as stream:
+        os.fsync(stream.fileno())
     return True
 
 
@@ -96,14 +117,21 @@ class _NotTheFileError(Exception):
     """A local file is not what it was when it was hashed."""
 
 
-def local_info(key: str, status: os.stat_result) -> ObjectInfo:
-    """A file as an object of a listing."""
-    return ObjectInfo(key, status.st_size, file_version(status), modified_s=status.st_mtime)
+def local_info(key: str, status: os.stat_result, *, links: bool = False) -> ObjectInfo:
+    """A file as an object of a listing; its version as in ``file_version``."""
+    return ObjectInfo(key, status.st_size, file_version(status, links=links), modified_s=status.st_mtime)
 
 
-def file_version(status: os.stat_result) -> str:
-    """What changes when a file changes: inode, modification time and change time, in nanoseconds."""
-    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+def file_version(status: os.stat_result, *, links: bool = False) -> str:
+    """What changes when a file changes: inode, modification time and change time, in nanoseconds.
+
+    Args:
+        status: The file's.
+        links: Leave out the change time: links are made to the file, and each changes it. Who relies on such a
+            version also looks at the linked file's own status.
+    """
+    version = f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+    return version if links else f"{version}-{status.st_ctime_ns:x}"
 
 
 def stat_file(path: Path) -> os.stat_result | None:

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainyard.tasks.artifacts import s3_objects
 from trainyard.tasks.artifacts.digests import digest_file, read_chunks
@@ -14,6 +14,7 @@ from trainyard.tasks.artifacts.local_files import (
     copy_file,
     create_file,
     file_version,
+    hard_link,
     local_info,
     reflink,
     replacing,
@@ -28,6 +29,10 @@ from trainyard.tasks.credentials import endpoint_problem, redacted_url
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
 
+Sharing = Literal["extents", "inode"]
+"""How two local files have the same bytes on disk: until either is written to (a reflink), or as one file (a hard
+link)."""
+
 
 class Location:
     """A place in a filesystem: a URL, and the operations that Trainyard needs there.
@@ -37,12 +42,14 @@ class Location:
     Args:
         url: Any fsspec URL, or a local path.
         storage_options: Passed to the fsspec implementation; may hold secrets, never shown.
+        links: Whether hard links may be made to its local files, which changes how their versions are told apart.
 
     Raises:
         InvalidInputError: The URL's scheme is unknown, or it holds credentials.
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None, *, links: bool = False) -> None:
+        self._links = links
         self._fs, self._path = open_filesystem(url, storage_options or {})
         self._is_s3 = s3_objects.is_s3(url)
         self._fast = self._is_s3 and Settings().s3_transport != "s3fs"  # read once: settings cost as much as an object
@@ -51,7 +58,7 @@ class Location:
     def __truediv__(self, key: str) -> "Location":
         """A place below this one."""
         child = object.__new__(Location)
-        child._fs, child._is_s3, child._fast = self._fs, self._is_s3, self._fast
+        child._fs, child._is_s3, child._fast, child._links = self._fs, self._is_s3, self._fast, self._links
         child._path = f"{self._path.rstrip('/')}/{key}"
         child.url = f"{self.url.rstrip('/')}/{key}"
         return child
@@ -157,22 +164,26 @@ class Location:
         if num_bytes != info.num_bytes:
             raise cut_short(self.url, info.num_bytes, num_bytes)
 
-    def clone_version(self, info: ObjectInfo, target: Path) -> bool:
+    def share_version(self, info: ObjectInfo, target: Path) -> Sharing | None:
         """Make a local file of one listed version of a local object here, sharing its bytes on disk where that goes.
 
         Returns:
-            Whether it did; else the object is to be read.
+            How they are shared; None where they are not, and the object is to be read.
 
         Raises:
             ObjectChangedError: The file is not, or no longer, that version.
         """
         if not self.is_local:
-            return False
+            return None
         with translated(self.url):
-            if not reflink(self.local_path, target):
-                return False
-        self._require_version(info)
-        return True
+            if reflink(self.local_path, target):
+                self._require_version(info)
+                return "extents"
+            if not (self._links and hard_link(self.local_path, target)):
+                return None
+            if file_version(target.lstat(), links=True) != info.version:
+                raise changed(self.url)
+            return "inode"
 
     def write_bytes(self, data: bytes) -> None:
         """Write the whole object at once: a reader sees the old one, or the new one."""
@@ -282,7 +293,7 @@ class Location:
         with translated(self.url):
             if self.is_local:
                 status = stat_file(self.local_path)
-                return None if status is None else local_info(self._name, status)
+                return None if status is None else local_info(self._name, status, links=self._links)
             if self._is_s3:
                 found = s3_objects.find_object(self._fs, self._path)
                 return ObjectInfo.from_listing(self._name, found) if found else None
@@ -300,7 +311,7 @@ class Location:
         with translated(self.url):
             if self.is_local:
                 for key, status in walk_files(self.local_path, may_vanish=may_vanish):
-                    yield local_info(key, status)
+                    yield local_info(key, status, links=self._links)
                 return
             if self._is_s3:
                 yield from self._list_s3()

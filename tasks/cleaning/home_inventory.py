@@ -1,7 +1,9 @@
 """What is in this machine's directory: staged data, environments, runs, checkpoints, workspaces, copies of models."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from trainyard.tasks.caching.locks import is_locked
@@ -31,7 +33,7 @@ def take_home_inventory(home: Path, live_digests: frozenset[str], live_keys: fro
         live_digests: Digests that live runs need: of datasets, too.
         live_keys: Keys of the stages of live runs.
     """
-    blobs: dict[str, Blob] = {}
+    blobs = _Files()
     items: list[Item] = []
     since_s = training_since_s(home)
     short_keys = {key[:32] for key in live_keys}
@@ -44,8 +46,8 @@ def take_home_inventory(home: Path, live_digests: frozenset[str], live_keys: fro
     items += [_report(path, blobs) for path in (home / "reports").glob("*.html")]
     for path in (home / "objects").glob("??/*"):
         status = path.lstat()
-        blobs.setdefault(_inode(status), Blob(_inode(status), status.st_size, status.st_mtime))
-    return Inventory(items, blobs)
+        blobs.add(status, status.st_mtime)
+    return Inventory(items, blobs.blobs())
 
 
 def pool_files(home: Path) -> Iterator[tuple[str, Path]]:
@@ -59,11 +61,32 @@ def server_bytes(home: Path) -> int:
     return sum(status.st_size for place in _SERVER for status in _walk(home / place))
 
 
-def _report(path: Path, blobs: dict[str, Blob]) -> Item:
+class _Files:
+    """Files by their inode, so that hard links count once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Blob, int]] = {}
+        self._num_links: Counter[str] = Counter()
+
+    def add(self, status: os.stat_result, last_used_s: float) -> str:
+        """Count one name of a file; gives the id of its blob."""
+        id_ = _inode(status)
+        self._found.setdefault(id_, (Blob(id_, status.st_size, last_used_s), status.st_nlink))
+        self._num_links[id_] += 1
+        return id_
+
+    def blobs(self) -> dict[str, Blob]:
+        """What they are; one that has a name elsewhere, too, takes no room here: its removal would free none."""
+        return {
+            id_: blob if self._num_links[id_] >= num_links else replace(blob, num_bytes=0)
+            for id_, (blob, num_links) in self._found.items()
+        }
+
+
+def _report(path: Path, blobs: _Files) -> Item:
     """A copy of a validation report; the store keeps another with its result."""
     status = path.lstat()
-    blobs.setdefault(_inode(status), Blob(_inode(status), status.st_size, status.st_mtime))
-    return Item("copy of a report", str(path), frozenset({_inode(status)}), status.st_mtime)
+    return Item("copy of a report", str(path), frozenset({blobs.add(status, status.st_mtime)}), status.st_mtime)
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -72,16 +95,14 @@ def _folders(parent: Path) -> list[Path]:
     return [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.is_symlink()]
 
 
-def _item(kind: str, folder: Path, blobs: dict[str, Blob], since_s: float | None, *, protected: bool) -> Item:
-    """A folder as one item; a blob is a file, known by its inode, so that hard links count once."""
+def _item(kind: str, folder: Path, blobs: _Files, since_s: float | None, *, protected: bool) -> Item:
+    """A folder as one item, its files as its blobs."""
     needs, last_used_s = set(), folder.stat().st_mtime
     lock = folder.with_name(f"{folder.name}.lock")
     if lock.exists():
         last_used_s = max(last_used_s, lock.stat().st_mtime)
     for status in _walk(folder):
-        id_ = _inode(status)
-        needs.add(id_)
-        blobs.setdefault(id_, Blob(id_, status.st_size, 0.0 if kind == "dataset" else status.st_mtime))
+        needs.add(blobs.add(status, 0.0 if kind == "dataset" else status.st_mtime))
         if kind != "dataset":  # its files keep the time at which they were first staged
             last_used_s = max(last_used_s, status.st_mtime)
     if since_s is not None and last_used_s >= since_s - _BEFORE_TRAINING_S:

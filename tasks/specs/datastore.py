@@ -112,6 +112,11 @@ class Datastore(Spec):
     addressing: Literal["auto", "path", "virtual"] = Field(default="auto", title="Addressing")
     """Where requests name the bucket: in the path, or in the host. auto: in the path for servers of one's own."""
 
+    link_mode: Literal["reflink", "hardlink"] = Field(default="reflink", title="Link mode")
+    """How files of this machine are staged without a copy. ``reflink``: where the filesystem shares extents (Btrfs,
+    XFS); elsewhere they are copied. ``hardlink``: where it does not, as links to the files themselves, which nobody
+    may write to while a training reads them; those on another disk are copied."""
+
     block: str | None = Field(default=None, title="Prefect block")
     """Name of the Prefect block (type ``trainyard-datastore``) that holds the secret storage options."""
 

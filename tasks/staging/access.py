@@ -17,6 +17,9 @@ _S3_SETTINGS: Mapping[str, Any] = {
     "addressing": "auto",
 }
 """What a datastore says of S3, and what stands for nothing said."""
+_LOCAL_SETTINGS: Mapping[str, Any] = {"link_mode": "reflink"}
+"""What it says of files of this machine."""
+_SETTINGS = {**_S3_SETTINGS, **_LOCAL_SETTINGS}
 
 
 def locate(reference: DataReference) -> Location:
@@ -25,7 +28,8 @@ def locate(reference: DataReference) -> Location:
     Raises:
         InvalidInputError: The URL's scheme is unknown, or a setting does not fit it.
     """
-    base = Location(reference.datastore.url, storage_options(reference.datastore))
+    options, settings = _options_and_settings(reference.datastore)
+    base = Location(reference.datastore.url, options, links=settings["link_mode"] == "hardlink")
     key = reference.key.strip("/")
     return base / key if key else base
 
@@ -37,15 +41,29 @@ def storage_options(datastore: Datastore) -> dict[str, Any]:
         InvalidInputError: A setting does not fit the URL, or there is no such block.
         StorageUnavailableError: The Prefect server that holds the block does not answer.
     """
+    return _options_and_settings(datastore)[0]
+
+
+def _options_and_settings(datastore: Datastore) -> tuple[dict[str, Any], dict[str, Any]]:
     block = _block_options(datastore)
     options: dict[str, Any] = dict(block.pop("storage_options", {}))
-    own = {name: getattr(datastore, name) for name in _S3_SETTINGS if getattr(datastore, name) != _S3_SETTINGS[name]}
-    settings = {**_S3_SETTINGS, **block, **own}
-    chosen = [name for name, value in settings.items() if value != _S3_SETTINGS[name]]
-    if chosen and not datastore.url.startswith(("s3://", "s3a://")):
+    own = {name: getattr(datastore, name) for name in _SETTINGS if getattr(datastore, name) != _SETTINGS[name]}
+    settings = {**_SETTINGS, **block, **own}
+    if not datastore.url.startswith(("s3://", "s3a://")):
+        _refuse_settings(datastore, settings, _S3_SETTINGS, "S3")
+    if "://" in datastore.url and not datastore.url.startswith(("file://", "local://")):
+        _refuse_settings(datastore, settings, _LOCAL_SETTINGS, "local files")
+    return _with_s3_settings(options, settings), settings
+
+
+def _refuse_settings(datastore: Datastore, settings: Mapping[str, Any], refused: Mapping[str, Any], place: str) -> None:
+    """A setting that does nothing is a mistake."""
+    chosen = [name for name, value in refused.items() if settings[name] != value]
+    if chosen:
         verb = "is a setting" if len(chosen) == 1 else "are settings"
-        raise InvalidInputError(f"{', '.join(chosen)} {verb} of S3, and the datastore is {datastore.url}: remove it.")
-    return _with_s3_settings(options, settings)
+        raise InvalidInputError(
+            f"{', '.join(chosen)} {verb} of {place}, and the datastore is {datastore.url}: remove it."
+        )
 
 
 def _with_s3_settings(options: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 import errno
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.errors import DiskFullError, PermanentError
 from trainyard.tasks.staging.listing import Listing
 
@@ -16,6 +18,24 @@ _SQLITE_UNWRITABLE = ("disk I/O error", "readonly database", "unable to open dat
 _REMEDY = "free some, for example with 'trainyard gc --max-size 50GB', or set TRAINYARD_HOME to a larger disk"
 _SPARE_BYTES = 16 << 20
 """Room for the index, directories and the store's manifests."""
+
+
+def room_needed(listing: Listing, objects: Sequence[ObjectInfo], scratch: Path) -> int:
+    """Bytes that objects will take on this machine's disk: none where they share those of the user's own files.
+
+    Args:
+        listing: Where the objects are.
+        objects: Those that are to be transferred; the first is tried.
+        scratch: A directory on the disk that they go to.
+    """
+    if not objects:
+        return 0
+    tried = scratch / f"shared-{uuid.uuid4().hex}"
+    try:
+        is_shared = listing.location_of(objects[0]).share_version(objects[0], tried) is not None
+    finally:
+        tried.unlink(missing_ok=True)
+    return 0 if is_shared else sum(info.num_bytes for info in objects)
 
 
 def require_room(home: Path, listing: Listing, needed_bytes: int) -> None:

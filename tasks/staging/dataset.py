@@ -26,7 +26,12 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
-from trainyard.tasks.staging.capacity import disk_errors_translated, require_room, require_room_for_all
+from trainyard.tasks.staging.capacity import (
+    disk_errors_translated,
+    require_room,
+    require_room_for_all,
+    room_needed,
+)
 from trainyard.tasks.staging.directories import NameProbe, build_dataset, find_damage, stands
 from trainyard.tasks.staging.garbage import rarely_collected
 from trainyard.tasks.staging.index import StagingIndex
@@ -216,15 +221,14 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     digests = _held_digests(listing, area)
     meter.add_reused(len(digests))
     missing = [info for info in listing.objects if info.key not in digests]
-    missing_bytes = sum(info.num_bytes for info in missing)
-    require_room(area.home, listing, missing_bytes)
-    meter.expect_bytes(missing_bytes)
+    require_room(area.home, listing, room_needed(listing, missing, area.scratch))
+    meter.expect_bytes(sum(info.num_bytes for info in missing))
     for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
         with area.index.batch():
-            area.pool.adopt([(path, sha256, info.num_bytes) for info, path, sha256 in finished])
-            for info, _, sha256 in finished:
-                area.index.remember_object(source, info, sha256)
-                digests[info.key] = sha256
+            area.pool.adopt([file for _, file in finished])
+            for info, file in finished:
+                area.index.remember_object(source, info, file.sha256)
+                digests[info.key] = file.sha256
             meter.add_transferred(len(finished))
         meter.tick()
     return digests
@@ -239,7 +243,8 @@ def _foresee_room(listings: Sequence[Listing], standing: Sequence[_Staged | None
     for listing, dataset in zip(listings, standing, strict=True):
         if dataset is None:
             held = _held_digests(listing, area)
-            missing_bytes += sum(info.num_bytes for info in listing.objects if info.key not in held)
+            missing = [info for info in listing.objects if info.key not in held]
+            missing_bytes += room_needed(listing, missing, area.scratch)
     require_room_for_all(area.home, missing_bytes, copied_bytes)
 
 

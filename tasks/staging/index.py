@@ -157,14 +157,14 @@ class StagingIndex:
         except sqlite3.OperationalError as error:
             log.debug("Not remembered: %s", error)
 
-    def follow_link(self, proven: os.stat_result, before: os.stat_result, after: os.stat_result, sha256: str) -> None:
-        """Keep that a file is still right though its ctime changed, because a link to it was made.
+    def follow_change(self, proven: os.stat_result, before: os.stat_result, after: os.stat_result, sha256: str) -> None:
+        """Keep that a file is still right though its ctime changed, because it was renamed or a link to it was made.
 
         Only where nothing else happened to it; else it is hashed when it is looked at next.
 
         Args:
             proven: Its status when it was found right.
-            before: Its status right before the link was made.
+            before: Its status right before that.
             after: Its status right after.
             sha256: Its digest.
         """
@@ -242,6 +242,11 @@ def _regular_file(path: str) -> os.stat_result | None:
 
 def _identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
+
+
+def same_state(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether two looks at one path found the same file, with nothing done to it in between."""
+    return _identity(one) == _identity(other) and _state(one) == _state(other)
 
 
 def _state(status: os.stat_result) -> _State:

@@ -1,24 +1,40 @@
 """The pool of staged bytes: one read-only file for each content, shared by every dataset that holds it."""
 
-import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock
 
+from trainyard.tasks.artifacts.local_files import NO_HARD_LINK
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.staging.index import Claim, StagingIndex
 
-# Other disks, filesystems without hard links, and files that have as many links as they can.
-_NO_HARD_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}
 _READ_ONLY = 0o444
 
 Content = tuple[str, int]
 """The SHA-256 of some bytes, and how many they are."""
+
+
+class FinishedFile(NamedTuple):
+    """A file on the disk that is ready for the pool."""
+
+    path: str
+    """Where it is now."""
+
+    sha256: str
+    """Digest of its bytes."""
+
+    num_bytes: int
+    """Size in bytes."""
+
+    linked: os.stat_result | None = None
+    """Of a hard link to a file of the user's own: the status in which it was hashed. Its mode is not ours to change,
+    and others may write to it."""
 
 
 class ObjectPool:
@@ -58,25 +74,34 @@ class ObjectPool:
                 move_aside(path, self._damaged)
         return False
 
-    def adopt(self, finished: Sequence[tuple[str, str, int]]) -> None:
-        """Take finished files in (path, digest, size), whose bytes are those of the digest, and on disk."""
+    def adopt(self, finished: Sequence[FinishedFile]) -> None:
+        """Take finished files in."""
         moving = []
-        there = [(sha256, num_bytes) for _, sha256, num_bytes in finished if os.path.lexists(self.path(sha256))]
+        there = [(file.sha256, file.num_bytes) for file in finished if os.path.lexists(self.path(file.sha256))]
         held = {sha256 for (sha256, _), is_held in zip(there, self.find_held(there), strict=True) if is_held}
-        for path, sha256, _ in finished:
-            if sha256 in held:
-                os.unlink(path)
+        for file in finished:
+            if file.sha256 in held:
+                os.unlink(file.path)
                 continue
-            os.chmod(path, _READ_ONLY)
-            target = self.path(sha256)
+            if file.linked is None:
+                os.chmod(file.path, _READ_ONLY)
+            target = self.path(file.sha256)
             self._make(os.path.dirname(target))
-            moving.append((path, target, sha256))
+            moving.append((file, target))
         if not moving:
             return
         with staging_lock(self._home):
-            for path, target, sha256 in moving:
-                os.replace(path, target)
-                self._index.remember_file(os.lstat(target), sha256)
+            for file, target in moving:
+                self._move(file, target)
+
+    def _move(self, file: FinishedFile, target: str) -> None:
+        if file.linked is None:
+            os.replace(file.path, target)
+            self._index.remember_file(os.lstat(target), file.sha256)
+            return
+        before = os.lstat(file.path)
+        os.replace(file.path, target)
+        self._index.follow_change(file.linked, before, os.lstat(target), file.sha256)
 
     def _make(self, directory: str) -> None:
         if directory not in self._made:
@@ -108,13 +133,13 @@ class ObjectPool:
                 f"Staged content {sha256[:12]} was removed while it was needed; staging again helps."
             ) from error
         except OSError as error:
-            if error.errno not in _NO_HARD_LINK:
+            if error.errno not in NO_HARD_LINK:
                 raise
             shutil.copyfile(path, destination)
             os.chmod(destination, _READ_ONLY)
         else:
             if proven:
-                self._index.follow_link(proven, before, os.lstat(destination), sha256)
+                self._index.follow_change(proven, before, os.lstat(destination), sha256)
 
 
 def staging_lock(home: Path) -> FileLock:

@@ -15,8 +15,11 @@ from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.read_ahead import Block
+from trainyard.tasks.artifacts.storage_errors import changed
 from trainyard.tasks.staging.durability import syncing_early, syncing_together
+from trainyard.tasks.staging.index import same_state
 from trainyard.tasks.staging.listing import Listing
+from trainyard.tasks.staging.pool import FinishedFile
 
 NUM_TRANSFERS = 16
 """Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
@@ -31,8 +34,8 @@ _HANDED_BYTES = 2**18
 _MANY_ARRIVED = 64
 """From so many before that thread on, who fetches writes his own."""
 
-Fetched = tuple[ObjectInfo, str, str]
-"""An object, the path of the finished file with its bytes, and their SHA-256."""
+Fetched = tuple[ObjectInfo, FinishedFile]
+"""An object, and the file with its bytes."""
 
 
 class _StoppedError(Exception):
@@ -75,7 +78,7 @@ def fetch_objects(
                 # Woken once a tick, not by each object: this thread would stand in the way of those that work.
                 _, running = wait(running, timeout=_TICK_S)
                 batch = transfer.take_finished()
-                unsynced = [path for (_, path, _), is_synced in batch if not is_synced]
+                unsynced = [file.path for (_, file), is_synced in batch if not is_synced]
                 if sync_together and unsynced:
                     sync_together(unsynced)
                 yield [fetched for fetched, _ in batch]
@@ -176,9 +179,9 @@ class _Transfer:
             self._arrived.put((info, path, whole))
 
     def _copy(self, location: Location, info: ObjectInfo, path: str, *, sync: bool) -> None:
-        if location.clone_version(info, Path(path)):
-            self._count_bytes(info.num_bytes)
-            self._finished.put(((info, path, digest_file(Path(path))[0]), True))
+        sharing = location.share_version(info, Path(path))
+        if sharing:
+            self._hash(location, info, path, is_linked=sharing == "inode")
             return
         hasher = hashlib.sha256()
         num_bytes = 0
@@ -193,12 +196,26 @@ class _Transfer:
                     raise _StoppedError
             if sync:
                 os.fsync(out.fileno())
-        self._finished.put(((info, path, hasher.hexdigest()), sync))
+        self._finish(info, path, hasher.hexdigest(), is_synced=sync)
+
+    def _hash(self, location: Location, info: ObjectInfo, path: str, *, is_linked: bool) -> None:
+        """Hash a file that shares its bytes with the user's own; a linked one may change meanwhile."""
+        before = os.lstat(path)
+        sha256 = digest_file(Path(path))[0]
+        if is_linked and not same_state(before, os.lstat(path)):
+            raise changed(location.url)
+        self._count_bytes(info.num_bytes)
+        self._finish(info, path, sha256, is_synced=True, linked=before if is_linked else None)
+
+    def _finish(
+        self, info: ObjectInfo, path: str, sha256: str, *, is_synced: bool, linked: os.stat_result | None = None
+    ) -> None:
+        self._finished.put(((info, FinishedFile(path, sha256, info.num_bytes, linked)), is_synced))
 
     def _write(self, info: ObjectInfo, path: str, data: Block, *, sync: bool) -> None:
         _write_file(path, data, sync=sync)
         self._count_bytes(info.num_bytes)
-        self._finished.put(((info, path, hashlib.sha256(data).hexdigest()), sync))
+        self._finish(info, path, hashlib.sha256(data).hexdigest(), is_synced=sync)
 
 
 def _write_file(path: str, data: Block, *, sync: bool) -> None:

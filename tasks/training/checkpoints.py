@@ -93,6 +93,17 @@ def set_aside_broken(checkpoints: Path, aside: Path) -> list[Path]:
     return moved
 
 
+def set_aside_all(checkpoints: Path, aside: Path) -> None:
+    """Move every checkpoint out of a script's sight: no later attempt is to go on from them.
+
+    Args:
+        checkpoints: The training's checkpoint directory.
+        aside: Where they go, under the names that they had.
+    """
+    if list(_move(iter(sorted(checkpoints.iterdir())), checkpoints, aside)):
+        log.warning("The checkpoints are set aside in %s", aside)
+
+
 def _move(paths: Iterator[Path], checkpoints: Path, aside: Path) -> Iterator[Path]:
     for path in paths:
         name = path.relative_to(checkpoints)

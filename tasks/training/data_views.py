@@ -6,7 +6,6 @@ gets directories of its own, with a link to each staged file (``mount``) or a co
 says why.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,9 @@ from pathlib import Path
 
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import StagedData, StagedDataset
-from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.errors import DataChangedError, InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.training.run_directory import RunDirectory
-
-log = logging.getLogger(__name__)
 
 ALIASES = "d"
 """Directory of a run's area with a link to each dataset; the short name keeps links short."""
@@ -40,19 +37,25 @@ class DataViews:
 
     paths: dict[DataReference, Path]
     roots: tuple[Path, ...]
-    shared: dict[str, FileState]
+    shared: dict[str, FileState | None]
 
-    def warn_of_changes(self) -> None:
-        """Say which staged files were changed through a link: to root, read-only files are not."""
-        changed = [path for path, state in self.shared.items() if _state(path) != state]
-        if changed:
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            log.warning(
-                "The script changed staged data in place: %s%s. Other runs may have read the change; the data is "
-                "staged again when it is next needed. Give such a script a copy of its own: as_download().",
-                changed[0],
-                more,
-            )
+    def find_changes(self) -> DataChangedError | None:
+        """The error of staged files that were changed while the run read them; None where none was.
+
+        By a script that writes through its links (to root, and to the owner of a hard link, they are not read-only), by
+        another run's, or by whoever wrote to an original that was staged as a hard link.
+        """
+        changed = tuple(path for path, state in self.shared.items() if _state(path) != state)
+        if not changed:
+            return None
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return DataChangedError(
+            f"Staged data was changed while the training read it: {changed[0]}{more}. What was trained is of no "
+            "version of the data, so it is not taken for a result. Run it again: the data is staged anew, and training "
+            "begins anew. A script that writes to its data needs a copy of its own: as_download(). Where data is "
+            "staged with link_mode='hardlink', nobody may write to the originals meanwhile.",
+            paths=changed,
+        )
 
 
 def make_views(references: Sequence[DataReference], data: StagedData, run: RunDirectory, home: Path) -> DataViews:
@@ -70,7 +73,7 @@ def make_views(references: Sequence[DataReference], data: StagedData, run: RunDi
     """
     paths: dict[DataReference, Path] = {}
     roots: list[Path] = [run.area / ALIASES]
-    shared: dict[str, FileState] = {}
+    shared: dict[str, FileState | None] = {}
     shown: set[tuple[Path, str]] = set()
     for reference, dataset in zip(references, data.datasets, strict=True):
         place = view_place(run, reference, dataset)
@@ -102,7 +105,7 @@ class _View:
     root: Path
     place: Path
 
-    def link(self, alias: Path, shared: dict[str, FileState]) -> list[Path]:
+    def link(self, alias: Path, shared: dict[str, FileState | None]) -> list[Path]:
         """Link to every staged file, by way of a short alias of their directory; gives the links.
 
         ext4 keeps a link of up to 59 bytes in its inode. A longer one takes a block, and some kernels wait for the
@@ -152,6 +155,10 @@ class _View:
         )
 
 
-def _state(path: str) -> FileState:
-    status = os.lstat(path)
+def _state(path: str) -> FileState | None:
+    """None where there is no file any more."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
     return status.st_size, status.st_mtime_ns

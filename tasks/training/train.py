@@ -17,7 +17,7 @@ from trainyard.tasks.runtime.live import LatestMetrics
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.specs.hosts import Hosts
-from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_broken
+from trainyard.tasks.training.checkpoints import seed_checkpoints, set_aside_all, set_aside_broken
 from trainyard.tasks.training.data_views import make_views
 from trainyard.tasks.training.endings import num_leftovers
 from trainyard.tasks.training.failure import describe_failure
@@ -71,6 +71,7 @@ def train_model(
         ScriptDefectError: The script cannot run as it is.
         TrainingTimeoutError: The deadline passed.
         StageTimeoutError: An earlier attempt was still at work when it did.
+        DataChangedError: The data was changed while the ranks read it; what they left is kept aside.
         WorldSizeError: The ranks do not form the world that was asked for.
     """
     with exclusive(workspace_lock(context.home, key), _ELSEWHERE, context.timeout_s) as lock:
@@ -101,7 +102,9 @@ def train_model(
         follower.finish()
         if report.reason == "supervisor-lost":
             end_remains(run.checkpoints)
-        views.warn_of_changes()
+        changes = views.find_changes()
+        if changes:
+            set_aside_all(run.checkpoints, run.path / "broken")
         run.keep_workspace(views.roots)
         keep_tracking(run, {entry.path for entry in context.store.list_tree(source).entries})
     ignored = left_out(Path(estimator.source_directory).expanduser())
@@ -109,6 +112,7 @@ def train_model(
         follower.stalled_error(estimator.world_size)
         or describe_failure(report, run.path, command.timeout_s, ignored)
         or _missing_ranks(run, estimator.world_size)
+        or changes
     )
     if error is not None:
         keep_failed_run(run, context)

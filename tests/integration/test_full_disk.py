@@ -50,6 +50,24 @@ def test_datasets_that_fit_only_alone_are_refused_before_a_byte_of_either_is_rea
     assert len(stage_references(both, context).datasets) == 2  # what is here already needs no room
 
 
+@pytest.mark.parametrize("num_datasets", [1, 2])
+def test_local_data_needs_room_unless_it_is_linked(small_disk, tmp_path, num_datasets):
+    source = small_disk / "data"
+    source.mkdir()
+    for n in range(2):
+        (source / f"{n}.bin").write_bytes(made_up(14 * MEBIBYTE, n).read(0, 14 * MEBIBYTE))
+    context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")
+
+    def stage(link_mode):
+        data = Datastore(url=str(source), link_mode=link_mode)
+        whole, parts = [data.as_mount()], [data.path(f"{n}.bin") for n in range(2)]
+        return stage_references(whole if num_datasets == 1 else parts, context)
+
+    with pytest.raises(DiskFullError):
+        stage("reflink")
+    assert sum(dataset.num_bytes for dataset in stage("hardlink").datasets) == 28 * MEBIBYTE
+
+
 def test_a_copy_for_the_run_needs_room_too(server, small_disk, tmp_path):
     server.buckets["data"] = {"a.bin": made_up(15 * MEBIBYTE, 1)}
     context = StageContext(store_url=str(tmp_path / "store"), home=small_disk / "home")

@@ -262,18 +262,51 @@ def test_a_downloaded_copy_may_be_changed_in_place(team, archive):
         verify_staged(team.data, team.context)
 
 
-def test_mounted_files_are_read_only_and_a_root_that_writes_to_them_is_told(team, archive, caplog):
+def test_mounted_files_are_read_only_and_what_a_root_makes_of_changed_ones_is_no_result(team, archive):
     team.write({"train.py": CHANGES})
     if os.geteuid() != 0:
         with pytest.raises(errors.TrainingFailedError, match="PermissionError"):
             team.train(inputs={"DATA": archive})
         return
-    team.train(params={"--run": 1}, inputs={"DATA": archive})
-    assert "changed staged data in place" in caplog.text
+    with pytest.raises(errors.DataChangedError, match=r"raw/labels\.txt\. .*as_download\(\)") as caught:
+        team.train(params={"--run": 1}, inputs={"DATA": archive})
+    assert [os.path.basename(path) for path in caught.value.paths] == ["labels.txt"]
     with pytest.raises(errors.ArtifactDamagedError):
         verify_staged(team.data, team.context)
-    again = team.train(params={"--run": 2}, inputs={"DATA": archive})  # staged anew
-    assert team.printed(again).startswith("cat dog\n")
+    with pytest.raises(errors.DataChangedError):
+        team.train(params={"--run": 2}, inputs={"DATA": archive})
+    [first, second] = sorted((team.context.home / "runs").glob("*/ranks/rank-00000.log"))
+    assert second.read_text() == first.read_text() == "cat dog\nCOW dog\n", "staged anew in between"
+
+
+CHECKPOINTS = """
+import os, sys
+from pathlib import Path
+checkpoint, original = Path(os.environ["TRAINYARD_CHECKPOINT_DIR"], "last.txt"), Path(sys.argv[1])
+print("goes on" if checkpoint.exists() else "begins", Path(os.environ["DATA"], original.name).read_text())
+checkpoint.write_text("epoch 1")
+if original.read_text() == "before":
+    original.write_text("after")  # somebody else, meanwhile
+"""
+
+
+def test_an_original_that_is_written_to_while_a_training_reads_its_hard_link(team):
+    """What is trained then is kept aside, and no later attempt goes on from its checkpoints."""
+    (team.root / "datastore").mkdir()
+    original = team.root / "datastore" / "words.txt"
+    original.write_text("before")
+    team.write({"train.py": CHECKPOINTS})
+    job = {"params": {str(original): ""}, "inputs": {"DATA": Datastore(url=str(original.parent), link_mode="hardlink")}}
+    with pytest.raises(errors.DataChangedError, match=r"words\.txt.*hardlink"):
+        team.train(**job)
+    [aside] = (team.context.home / "runs").glob("*/broken/last.txt")
+    assert aside.read_text() == "epoch 1"
+    original.write_text("before")  # the same bytes, so the same training
+    with pytest.raises(errors.DataChangedError):
+        team.train(**job)
+    logs = sorted((team.context.home / "runs").glob("*/ranks/rank-00000.log"))
+    assert [log.read_text() for log in logs] == ["begins before\n"] * 2
+    assert team.printed(team.train(**job)) == "begins after\n"
 
 
 PATHS_IN_THE_CODE = """

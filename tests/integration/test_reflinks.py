@@ -8,7 +8,7 @@ from tests.integration.disks import MEBIBYTE, mounted_image
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import ObjectChangedError
+from trainyard.tasks.errors import DiskFullError, ObjectChangedError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging import transfer
 from trainyard.tasks.staging.dataset import stage_references
@@ -46,6 +46,20 @@ def test_staging_shares_the_extents_of_local_data(xfs, tmp_path):
     assert {path.name: path.read_bytes() for path in staged.iterdir()} == contents
 
 
+def test_more_than_there_is_room_for_is_staged_where_it_takes_none(xfs, tmp_path):
+    source = xfs / "data"
+    source.mkdir()
+    free_bytes = os.statvfs(xfs).f_bavail * os.statvfs(xfs).f_frsize
+    for n in range(2):
+        (source / f"{n}.bin").write_bytes(os.urandom(MEBIBYTE) * (free_bytes * 3 // 10 // MEBIBYTE))
+    context = StageContext(store_url=str(tmp_path / "store"), home=xfs / "home")
+    parts = [Datastore(url=str(source)).path(f"{n}.bin") for n in range(2)]
+    for references in ([Datastore(url=str(source)).as_mount()], parts):  # one dataset, and several
+        stage_references(references, context)
+    with pytest.raises(DiskFullError, match="copied for the run"):
+        stage_references([Datastore(url=str(source)).as_download()], context)
+
+
 def test_files_with_holes_are_whole(xfs, tmp_path):
     source = xfs / "data"
     source.mkdir()
@@ -62,7 +76,7 @@ def test_a_file_that_changed_since_it_was_listed_is_never_cloned(xfs):
     source.write_bytes(b"alpha")
     location = Location(str(source))
     info = location.find_object()
-    assert location.clone_version(info, xfs / "target"), "else there is nothing that could go wrong"
+    assert location.share_version(info, xfs / "target") == "extents"
     os.utime(source, ns=(1, 1))
     with pytest.raises(ObjectChangedError):
-        location.clone_version(info, xfs / "target")
+        location.share_version(info, xfs / "target")

@@ -38,6 +38,12 @@ def test_a_setting_that_would_do_nothing_is_refused(settings):
         storage_options(Datastore(url="file:///data", **settings))
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/data", "memory://data", "zip://data::/here.zip"])
+def test_links_to_what_is_not_here_are_refused(url):
+    with pytest.raises(InvalidInputError, match="link_mode is a setting of local files"):
+        storage_options(Datastore(url=url, link_mode="hardlink"))
+
+
 @pytest.mark.parametrize("endpoint_url", ["127.0.0.1:9000", "minio", "ftp://x", "http://"])
 def test_an_endpoint_that_is_no_address_is_refused(endpoint_url):
     with pytest.raises(InvalidInputError, match="http://127"):

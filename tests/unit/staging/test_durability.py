@@ -19,7 +19,7 @@ NUM_BYTES = 5_000_000
 def fetch(tmp_path, monkeypatch):
     """Fetch a file that is large enough to be synced while it arrives, and cannot be cloned."""
     monkeypatch.setattr(durability, "_SYNC_BYTES", 1_000_000)
-    monkeypatch.setattr(Location, "clone_version", lambda self, info, target: False)
+    monkeypatch.setattr(Location, "share_version", lambda self, info, target: None)
     data = os.urandom(NUM_BYTES)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "large.bin").write_bytes(data)
@@ -28,8 +28,8 @@ def fetch(tmp_path, monkeypatch):
 
     def run():
         batches = transfer.fetch_objects(listing, listing.objects, tmp_path / "scratch", lambda num_bytes: None)
-        [(_, path, sha256)] = [fetched for batch in batches for fetched in batch]
-        assert Path(path).read_bytes() == data and sha256 == hashlib.sha256(data).hexdigest()
+        [(_, file)] = [fetched for batch in batches for fetched in batch]
+        assert Path(file.path).read_bytes() == data and file.sha256 == hashlib.sha256(data).hexdigest()
 
     return run
 
@@ -63,7 +63,7 @@ def many(request, tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_text(str(n))
     listing = list_reference(Datastore(url=str(tmp_path / "data")).as_mount())
-    monkeypatch.setattr(Location, "clone_version", lambda self, info, target: False)
+    monkeypatch.setattr(Location, "share_version", lambda self, info, target: None)
     if request.param == "whole":
         monkeypatch.setattr(Location, "read_whole", lambda self, info: self.local_path.read_bytes())
 
@@ -82,7 +82,7 @@ def many(request, tmp_path, monkeypatch):
         monkeypatch.setattr(durability, "_syncfs", together)
         try:
             for batch in transfer.fetch_objects(listing, listing.objects[:num_files], scratch, lambda num_bytes: None):
-                given.append(({path for _, path, _ in batch}, len(calls)))
+                given.append(({file.path for _, file in batch}, len(calls)))
         except OSError as error:
             return given, error
         assert {Path(path).read_text() for batch, _ in given for path in batch} == {str(n) for n in range(num_files)}

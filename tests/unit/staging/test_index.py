@@ -107,7 +107,7 @@ def test_a_link_is_believed_only_where_nothing_else_happened_to_the_file(index, 
     for look in when.split():
         looks[look] = SimpleNamespace(**{**{name: getattr(looks[look], name) for name in fields}, **change})
     claimed = "f" * 64  # not its digest: believed only where it was remembered
-    index.follow_link(*looks.values(), claimed)
+    index.follow_change(*looks.values(), claimed)
     assert not index.is_intact(tmp_path / "link", 5, claimed)
-    index.follow_link(proven, before, after, claimed)
+    index.follow_change(proven, before, after, claimed)
     assert index.is_intact(tmp_path / "link", 5, claimed)

@@ -7,7 +7,7 @@ import pytest
 
 from trainyard.tasks.staging import index
 from trainyard.tasks.staging.index import StagingIndex
-from trainyard.tasks.staging.pool import ObjectPool
+from trainyard.tasks.staging.pool import FinishedFile, ObjectPool
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def finish(tmp_path):
     def write(data, name):
         path = tmp_path / name
         path.write_bytes(data)
-        return str(path), hashlib.sha256(data).hexdigest(), len(data)
+        return FinishedFile(str(path), hashlib.sha256(data).hexdigest(), len(data))
 
     return write
 
 
 def content(pool, finished):
-    with open(pool.path(finished[1]), "rb") as file:
+    with open(pool.path(finished.sha256), "rb") as file:
         return file.read()
 
 
@@ -37,24 +37,24 @@ def test_two_objects_of_one_content_are_one_file(pool, finish):
     first, second, other = finish(b"same", "a"), finish(b"same", "b"), finish(b"other", "c")
     pool.adopt([first, second, other])
     assert content(pool, first) == b"same" and content(pool, other) == b"other"
-    assert not any(os.path.exists(path) for path, _, _ in (first, second, other))
+    assert not any(os.path.exists(file.path) for file in (first, second, other))
 
 
 def test_what_is_in_the_pool_stays_the_file_that_it_is(pool, finish):
     pool.adopt([finish(b"same", "a")])
     again, other = finish(b"same", "b"), finish(b"other", "c")
-    inode = os.stat(pool.path(again[1])).st_ino
+    inode = os.stat(pool.path(again.sha256)).st_ino
     pool.adopt([other, again])
-    assert os.stat(pool.path(again[1])).st_ino == inode
+    assert os.stat(pool.path(again.sha256)).st_ino == inode
     assert content(pool, other) == b"other"
-    assert not os.path.exists(again[0])
+    assert not os.path.exists(again.path)
 
 
 @pytest.mark.parametrize("damage", [b"bent", b"longer than it was"])
 def test_what_is_damaged_in_the_pool_is_replaced_and_kept_to_look_at(pool, finish, tmp_path, damage):
     pool.adopt([finish(b"same", "a")])
     twice = [finish(b"same", "b"), finish(b"same", "c")]
-    path = pool.path(twice[0][1])
+    path = pool.path(twice[0].sha256)
     os.chmod(path, 0o644)
     with open(path, "wb") as file:
         file.write(damage)
@@ -66,9 +66,9 @@ def test_what_is_damaged_in_the_pool_is_replaced_and_kept_to_look_at(pool, finis
 def test_files_of_the_pool_are_read_only_and_need_not_be_hashed_again(pool, finish, monkeypatch):
     finished = finish(b"same", "a")
     pool.adopt([finished])
-    assert os.stat(pool.path(finished[1])).st_mode & 0o777 == 0o444
+    assert os.stat(pool.path(finished.sha256)).st_mode & 0o777 == 0o444
     monkeypatch.setattr("trainyard.tasks.staging.index.digest_file", lambda path: pytest.fail(f"{path} was hashed"))
-    assert list(pool.find_held([finished[1:]])) == [True]
+    assert list(pool.find_held([(finished.sha256, finished.num_bytes)])) == [True]
 
 
 def test_what_changes_before_it_is_linked_is_not_believed(pool, finish, tmp_path, monkeypatch):
@@ -86,9 +86,9 @@ def test_what_changes_before_it_is_linked_is_not_believed(pool, finish, tmp_path
     monkeypatch.setattr(os, "link", link_late)
     target = tmp_path / "linked"
     with pool._index.batch():
-        pool.link([(finished[1], 4)], [str(target)])
+        pool.link([(finished.sha256, 4)], [str(target)])
     assert target.read_bytes() == b"bent"
-    assert not pool._index.is_intact(target, 4, finished[1])
+    assert not pool._index.is_intact(target, 4, finished.sha256)
 
 
 def test_links_of_proven_files_are_not_hashed_again(pool, finish, tmp_path, monkeypatch):
@@ -98,6 +98,6 @@ def test_links_of_proven_files_are_not_hashed_again(pool, finish, tmp_path, monk
     monkeypatch.setattr(index, "digest_file", lambda path: hashed.append(path))
     targets = [tmp_path / "one", tmp_path / "two"]
     with pool._index.batch():
-        pool.link([(finished[1], 4)] * 2, map(str, targets))
-    assert all(pool._index.is_intact(target, 4, finished[1]) for target in targets)
+        pool.link([(finished.sha256, 4)] * 2, map(str, targets))
+    assert all(pool._index.is_intact(target, 4, finished.sha256) for target in targets)
     assert not hashed

@@ -48,7 +48,7 @@ def test_who_fetches_also_writes_where_the_thread_that_writes_cannot_keep_up(
 
     monkeypatch.setattr(transfer._Transfer, "run_writer", known)
     monkeypatch.setattr(transfer, "_write_file", slow)
-    given = [Path(path).read_text() for batch in arriving(scratch) for _, path, _ in batch]
+    given = [Path(file.path).read_text() for batch in arriving(scratch) for _, file in batch]
     assert sorted(given) == sorted(str(n) for n in range(transfer._MANY_OBJECTS))
 
 
@@ -68,7 +68,7 @@ def test_a_full_disk_ends_the_transfer_and_what_was_written_before_is_given(
     monkeypatch.setattr(transfer, "_write_file", full)
     with pytest.raises(OSError, match="No space left"):
         for batch in arriving(scratch):
-            given += [path for _, path, _ in batch]
+            given += [file.path for _, file in batch]
     assert sorted(given) == sorted(written)
 
 
@@ -84,7 +84,7 @@ def test_what_arrived_before_another_object_failed_is_written_and_given(arriving
     monkeypatch.setattr(Location, "read_whole", fails_once)
     with pytest.raises(StorageUnavailableError):
         for batch in arriving(scratch):
-            given += [info.key for info, path, _ in batch if Path(path).exists()]
+            given += [info.key for info, file in batch if Path(file.path).exists()]
     assert sorted(given) == sorted(arrived)
 
 

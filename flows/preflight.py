@@ -14,16 +14,13 @@ from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.specs.export import OnnxExport
 from trainyard.tasks.specs.hosts import hosts_block
+from trainyard.tasks.specs.urls import STORAGE_URL
 from trainyard.tasks.specs.validation import OrtValidation
 from trainyard.tasks.staging.probe import probe_reference
 from trainyard.tasks.training.preflight import named_work_pool, training_problems
 from trainyard.tasks.validation.preflight import validation_problems
 
 log = logging.getLogger(__name__)
-
-_STORAGES = "s3 s3a gs gcs az abfs abfss adl oss hdfs webhdfs sftp ssh smb ftp"
-STORAGE_URL = re.compile(rf"({'|'.join(_STORAGES.split())})://.+")
-"""What data is named by; ``http`` and ``file`` as well name servers and meeting places of ranks."""
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 

@@ -5,9 +5,14 @@ from typing import Any, ClassVar, Literal
 import httpx
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
-from trainyard.tasks.errors import InvalidInputError, PrefectUnavailableError, StorageUnavailableError
+from trainyard.tasks.errors import (
+    InvalidInputError,
+    PrefectUnavailableError,
+    StorageAccessError,
+    StorageUnavailableError,
+)
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl
@@ -69,6 +74,7 @@ def block_options(name: str) -> dict[str, Any]:
     """
     block = _load(name)
     return {
+        "url": block.url,
         "endpoint_url": block.endpoint_url,
         "anonymous": block.anonymous,
         "region": block.region,
@@ -87,13 +93,33 @@ def _load(name: str) -> DatastoreBlock:
             f"There is no Prefect block {name!r} of type 'Trainyard Datastore': create it in the UI "
             "or with DatastoreBlock(url=...).save(name)."
         ) from error
-    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
-        raise StorageUnavailableError(
-            f"The Prefect server that holds the datastore block {name!r} did not answer "
-            f"({type(error).__name__}): check PREFECT_API_URL."
-        ) from error
+    except RuntimeError as error:
+        if isinstance(error.__cause__, ValidationError):  # Prefect's server takes what the block itself refuses
+            raise InvalidInputError(
+                f"The Prefect block {name!r} of type 'Trainyard Datastore' is wrong: {_problems(error.__cause__)}; "
+                "correct it in the UI."
+            ) from None
+        raise _no_answer(name, error) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _no_answer(name, error) from error
     assert isinstance(block, DatastoreBlock), name
     return block
+
+
+def _no_answer(name: str, error: Exception) -> StorageAccessError | StorageUnavailableError:
+    place = f"The Prefect server that holds the datastore block {name!r}"
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+        return StorageAccessError(
+            f"{place} refused to tell it ({error.response.status_code}): check PREFECT_API_KEY, or "
+            "PREFECT_API_AUTH_STRING."
+        )
+    return StorageUnavailableError(f"{place} did not answer ({type(error).__name__}): check PREFECT_API_URL.")
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong with each field, without its value."""
+    found = (f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors(include_input=False))
+    return "; ".join(found)
 
 
 class HostsBlock(Block):

@@ -28,6 +28,7 @@ from trainyard.tasks.artifacts.storage_errors import changed, cut_short, transla
 from trainyard.tasks.credentials import endpoint_problem, redacted_url
 from trainyard.tasks.errors import InvalidInputError, ObjectChangedError, StorageNotFoundError
 from trainyard.tasks.settings import Settings
+from trainyard.tasks.specs.urls import joined
 
 Sharing = Literal["extents", "inode"]
 """How two local files have the same bytes on disk: until either is written to (a reflink), or as one file (a hard
@@ -59,8 +60,8 @@ class Location:
         """A place below this one."""
         child = object.__new__(Location)
         child._fs, child._is_s3, child._fast, child._links = self._fs, self._is_s3, self._fast, self._links
-        child._path = f"{self._path.rstrip('/')}/{key}"
-        child.url = f"{self.url.rstrip('/')}/{key}"
+        child._path = f"{self._base}{key}"
+        child.url = joined(self.url, key)
         return child
 
     def __repr__(self) -> str:
@@ -78,6 +79,12 @@ class Location:
         """The path of a local location."""
         assert self.is_local, self.url
         return Path(self._path)
+
+    @property
+    def _base(self) -> str:
+        """What the paths of everything below this place begin with."""
+        path = self._path.rstrip("/")
+        return f"{path}/" if path else str(self._fs.root_marker)
 
     @property
     def _name(self) -> str:
@@ -298,7 +305,7 @@ class Location:
                 found = s3_objects.find_object(self._fs, self._path)
                 return ObjectInfo.from_listing(self._name, found) if found else None
             info = dict(self._fs.info(self._path))
-            return ObjectInfo.from_listing(self._name, info) if info["type"] == "file" else None
+            return self._info_of(self._name, info) if info["type"] == "file" and not _is_folder(info) else None
 
     def list_objects(self, *, may_vanish: bool = False) -> Iterator[ObjectInfo]:
         """Every object below this prefix, in no particular order; nothing where there is nothing.
@@ -316,12 +323,21 @@ class Location:
             if self._is_s3:
                 yield from self._list_s3()
                 return
-            base = f"{self._path.rstrip('/')}/"
+            base = self._base
             for path, info in self._fs.find(self._path, detail=True).items():
                 if not path.startswith(base):
                     raise StorageNotFoundError(f"{self.url} lists {path!r}: check it for doubled slashes.")
                 if not is_folder_marker(path, info["size"]):
-                    yield ObjectInfo.from_listing(path[len(base) :], info)
+                    found = info if info["size"] is not None else dict(self._fs.info(path))  # of a web page's links
+                    yield self._info_of(path[len(base) :], found)
+
+    def _info_of(self, key: str, info: Mapping[str, Any]) -> ObjectInfo:
+        if info["size"] is None:
+            raise InvalidInputError(
+                f"The server does not tell the size of {info['name']} (no Content-Length), so that nothing could prove "
+                "it whole: bring it to a datastore that does."
+            )
+        return ObjectInfo.from_listing(key, info)
 
     def first_object(self) -> ObjectInfo | None:
         """Some object below this prefix, found without listing all of them; None where there is none."""
@@ -370,3 +386,8 @@ class Location:
             raise changed(self.url) from error
         if found is None or found.version != info.version:
             raise changed(self.url)
+
+
+def _is_folder(info: Mapping[str, Any]) -> bool:
+    """Whether a web address came to that of a folder, whose page is no data."""
+    return str(info.get("url") or "").endswith("/")

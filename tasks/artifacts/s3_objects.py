@@ -13,7 +13,7 @@ from trainyard.tasks.artifacts.digests import CHUNK_BYTES
 from trainyard.tasks.artifacts.fast_reads import FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block, read_ahead, take_ahead
-from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
+from trainyard.tasks.artifacts.storage_errors import NoSuchKeyError, changed, cut_short, no_s3_server, translated
 from trainyard.tasks.errors import StorageUnavailableError
 
 BLOCK_BYTES = 8 * CHUNK_BYTES
@@ -75,19 +75,29 @@ def find_object(fs: Any, path: str) -> Mapping[str, Any] | None:
     if key:
         try:
             return head_object(fs, path)
-        except FileNotFoundError:
-            found = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/", MaxKeys=1)
-            if not found.get("Contents"):
-                raise
+        except FileNotFoundError as error:
+            if not _list_one(fs, path, Bucket=bucket, Prefix=f"{key}/").get("Contents"):
+                raise NoSuchKeyError(str(error)) from error
             return None
-    fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+    _list_one(fs, path, Bucket=bucket)
     return None
 
 
 def head_object(fs: Any, path: str) -> Mapping[str, Any]:
     """The answer to a HEAD of an object; where there is only a prefix, there is nothing."""
     bucket, key, _ = fs.split_path(path)
-    return dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
+    answer = dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
+    if not answer.get("ETag"):
+        raise no_s3_server(f"s3://{path}", fs.s3.meta.endpoint_url)
+    return answer
+
+
+def _list_one(fs: Any, path: str, **query: object) -> Mapping[str, Any]:
+    """The first object of a listing, in an answer that is S3's: another server's page has none of its elements."""
+    answer: Mapping[str, Any] = fs.call_s3("list_objects_v2", MaxKeys=1, **query)
+    if not {"Name", "IsTruncated"} & answer.keys():
+        raise no_s3_server(f"s3://{path}", fs.s3.meta.endpoint_url)
+    return answer
 
 
 def _ask_or_reason(fs: Any, path: str, method: str, **query: object) -> Mapping[str, Any]:

@@ -1,10 +1,12 @@
 """Errors of fsspec and its backends turned into ours, in one table beside the one module that imports it."""
 
 import errno
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from trainyard.tasks.credentials import redacted
 from trainyard.tasks.errors import (
     InvalidInputError,
     ObjectChangedError,
@@ -15,26 +17,62 @@ from trainyard.tasks.errors import (
 )
 
 _BACKENDS = {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}
-_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
-_BAD_REQUEST = {"ParamValidationError", "InvalidRegionError", "InvalidEndpointConfigurationError"}
-# Codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html that are about who asks; the
+_BAD_REQUEST = {
+    "EndpointResolutionError",
+    "InvalidEndpointConfigurationError",
+    "InvalidRegionError",
+    "InvalidURL",
+    "NonHttpUrlClientError",
+    "ParamValidationError",
+    "TooManyRedirects",
+}
+# Codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html that are about who asks, or where; the
 # last is what rclone's server says to a request without a signature.
-_REFUSED_CODES = {"ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed", "UnsupportedAlgorithm"}
+_ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+_REFUSED_CODES = {"ExpiredToken", "InvalidToken", *_ELSEWHERE, "UnsupportedAlgorithm"}
 _RETRYABLE_STATUS = {408, 429}
-_OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG}
+_GONE_STATUS = {404, 410}
+_OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR}
+_BAD_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
+_MOST_CAUSES = 5
 
 _SET_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment of this process, "
     "or use a datastore block"
 )
+_LOG_IN = "log in again, for example with 'aws sso login'"
+_CREDENTIALS = {
+    "NoCredentialsError": _SET_CREDENTIALS,
+    "PartialCredentialsError": _SET_CREDENTIALS,
+    "ProfileNotFound": "name a profile that ~/.aws/config or ~/.aws/credentials of this machine has",
+    "SSOTokenLoadError": _LOG_IN,
+    "TokenRetrievalError": _LOG_IN,
+    "UnauthorizedSSOTokenError": _LOG_IN,
+    "CredentialRetrievalError": "run the profile's credential_process by itself to see why",
+    "ConfigParseError": "correct ~/.aws/config",
+    "ConfigNotFound": "correct AWS_CONFIG_FILE",
+}
+"""What to do where botocore has no credentials to ask with, by the name of its error."""
+
+
+class BackendError(Exception):
+    """What a backend raised, as text without credentials: the cause of an error of ours.
+
+    The backend's own would be printed with it, and written to logs, with the address that was asked.
+    """
+
+
+class NoSuchKeyError(FileNotFoundError):
+    """There is the bucket, and nothing of that name in it."""
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
+def translated(url: str, *, opening: bool = False) -> Iterator[None]:
     """Turn errors of fsspec and its backends into ours.
 
     Args:
         url: What was being read or written, for the message.
+        opening: Whether a filesystem is made from what a person wrote: then it is to blame for whatever else is raised.
 
     Raises:
         StorageNotFoundError: No such bucket, or no such key in it. A retry does not help.
@@ -47,20 +85,11 @@ def translated(url: str) -> Iterator[None]:
         yield
     except PipelineError:
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StorageNotFoundError(_not_found(url, error)) from error
-    except PermissionError as error:
-        raise StorageAccessError(_refused(url, error)) from error
-    except ImportError as error:
-        raise InvalidInputError(f"{url}: its fsspec implementation is not installed ({error}).") from error
-    except OSError as error:
-        if error.errno in _OF_THIS_MACHINE:
-            raise
-        raise _from_backend(url, error) from error
     except Exception as error:
-        if type(error).__module__.split(".")[0] in _BACKENDS or _is_endpoint_error(error):
-            raise _from_backend(url, error) from error
-        raise
+        ours = _translate(url, _behind(error), opening=opening)
+        if ours is None:
+            raise
+        raise ours from _shown(error)
 
 
 def changed(url: str) -> ObjectChangedError:
@@ -73,14 +102,67 @@ def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
     return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
 
 
-def _from_backend(url: str, error: Exception) -> PipelineError:
+def no_s3_server(url: str, endpoint: str) -> InvalidInputError:
+    """The error for a server whose answers are not those of S3."""
+    return InvalidInputError(
+        f"What answers for {url} at {endpoint} is no S3 server: check the endpoint URL, which names no bucket."
+    )
+
+
+def _behind(error: Exception) -> BaseException:
+    """What the backend met with: to fsspec, whatever goes wrong with a web address is a file that is not there."""
+    cause = error.__cause__
+    if type(error) is not FileNotFoundError or cause is None or isinstance(cause, FileNotFoundError):
+        return error
+    return cause if isinstance(cause, OSError) or _backend(cause) == "aiohttp" else error
+
+
+def _backend(error: BaseException) -> str:
+    return type(error).__module__.split(".")[0]
+
+
+def _shown(error: BaseException, most: int = _MOST_CAUSES) -> BackendError:
+    """An error and its causes, as a traceback prints them, without credentials."""
+    shown = BackendError(redacted(f"{type(error).__module__}.{type(error).__qualname__}: {error}"))
+    if error.__cause__ and most > 1:
+        shown.__cause__ = _shown(error.__cause__, most - 1)
+    return shown.with_traceback(error.__traceback__)
+
+
+def _translate(url: str, error: BaseException, *, opening: bool) -> PipelineError | None:
+    """The error of ours; None where it is neither the storage's nor that of who names it."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return StorageNotFoundError(_not_found(url, error))
+    if isinstance(error, PermissionError):
+        return StorageAccessError(_refused(url, error))
+    if isinstance(error, ImportError):
+        return InvalidInputError(f"{url}: its fsspec implementation is not installed ({error}).")
+    if isinstance(error, OSError) and error.errno in _BAD_NAME | (_OF_THIS_MACHINE if opening else set()):
+        return InvalidInputError(f"{url} cannot be opened ({_brief(error)}): check the path.")
+    if isinstance(error, OSError) and error.errno in _OF_THIS_MACHINE:
+        return None
+    if isinstance(error, OSError) or _backend(error) in _BACKENDS or _is_endpoint_error(error):
+        return _from_backend(url, error)
+    if opening:
+        return InvalidInputError(f"{url} cannot be opened ({_brief(error)}): check the URL and the storage options.")
+    return None
+
+
+def _from_backend(url: str, error: BaseException) -> PipelineError:
     name, code, status = type(error).__name__, _code(error), _status(error)
-    if name in _NO_CREDENTIALS:
-        return StorageAccessError(f"No credentials for {url} ({_brief(error)}): {_SET_CREDENTIALS}.")
+    if name in _CREDENTIALS:
+        return StorageAccessError(f"No credentials for {url} ({_brief(error)}): {_CREDENTIALS[name]}.")
+    if "header injection" in str(error):
+        return StorageAccessError(
+            f"A credential for {url} holds a line break: look at the end of AWS_ACCESS_KEY_ID, of AWS_SESSION_TOKEN, "
+            "or of the block's options."
+        )
     if name == "FileExpired" or status == 412 or code == "ConditionalRequestConflict":
         return changed(url)
     if code in _REFUSED_CODES or status in (401, 403):
         return StorageAccessError(_refused(url, error))
+    if status in _GONE_STATUS:
+        return StorageNotFoundError(_not_found(url, error))
     if name in _BAD_REQUEST or _is_endpoint_error(error) or _is_wrong_request(status):
         return InvalidInputError(
             f"{url} cannot be asked for ({_brief(error)}): check the bucket, the key and the endpoint URL."
@@ -90,17 +172,19 @@ def _from_backend(url: str, error: Exception) -> PipelineError:
     )
 
 
-def _not_found(url: str, error: OSError) -> str:
+def _not_found(url: str, error: BaseException) -> str:
     scheme, _, path = url.partition("://")
     bucket, _, key = path.partition("/")
-    if scheme in ("s3", "s3a") and (_code(error) == "NoSuchBucket" or not key):
+    if scheme not in ("s3", "s3a"):
+        return f"Nothing found at {url}: check the path and its spelling ({_brief(error)})."
+    if _code(error) == "NoSuchBucket" or not key:
         return f"The bucket {bucket!r} of {url} does not exist: check its name and the endpoint URL."
-    if scheme in ("s3", "s3a"):
+    if isinstance(error, NoSuchKeyError):
         return f"Nothing found at {url}: the bucket exists, but has no such object or prefix; check the key."
-    return f"Nothing found at {url}: check the path and its spelling ({_brief(error)})."
+    return f"Nothing found at {url}: check the key, the bucket and the endpoint URL ({_brief(error)})."
 
 
-def _refused(url: str, error: Exception) -> str:
+def _refused(url: str, error: BaseException) -> str:
     match _code(error):
         case "InvalidAccessKeyId":
             return f"{url}: the server does not know this access key id; check AWS_ACCESS_KEY_ID."
@@ -112,6 +196,10 @@ def _refused(url: str, error: Exception) -> str:
             return f"{url}: this machine's clock differs too much from the server's; set the clock."
         case "UnsupportedAlgorithm":
             return f"{url} does not answer anonymous requests: set anonymous=False and {_SET_CREDENTIALS}."
+        case code if code in _ELSEWHERE:
+            return f"{url} is in another region ({_brief(error)}): set {_region(error)}."
+        case "MethodNotAllowed":
+            return f"{url} may not be asked for in this way ({_brief(error)}): check that the endpoint URL is S3's."
         case None:
             return f"{url} may not be read ({_brief(error)}): check the permissions of this user."
     return (
@@ -120,13 +208,20 @@ def _refused(url: str, error: Exception) -> str:
     )
 
 
-def _is_endpoint_error(error: Exception) -> bool:
+def _region(error: BaseException) -> str:
+    """The setting that mends a request to the wrong region, with its value where the server tells it."""
+    told = str(_response(error).get("Error", {}).get("Region") or "")
+    found = told or next(iter(re.findall(r"expecting '([a-z0-9-]+)'", str(error))), "")
+    return f'region="{found}"' if found else "the bucket's region"
+
+
+def _is_endpoint_error(error: BaseException) -> bool:
     """Whether it is botocore's plain ``ValueError`` about an endpoint URL."""
     return isinstance(error, ValueError) and str(error).startswith("Invalid endpoint")
 
 
 def _is_wrong_request(status: int | None) -> bool:
-    return status is not None and 400 <= status < 500 and status not in _RETRYABLE_STATUS
+    return status is not None and 300 <= status < 500 and status not in _RETRYABLE_STATUS
 
 
 def _response(error: BaseException) -> Mapping[str, Any]:
@@ -141,10 +236,11 @@ def _code(error: BaseException) -> str | None:
 
 
 def _status(error: BaseException) -> int | None:
-    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return None if status is None else int(status)
+    """The status of the server's answer: S3's, or else that of aiohttp's error."""
+    status = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(error, "status", None)
+    return int(status) if isinstance(status, int) else None
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"

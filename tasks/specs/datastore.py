@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from trainyard.tasks.credentials import key_problem
 from trainyard.tasks.specs.spec import Spec
-from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl
+from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl, joined
 
 MOST_LEVELS_UP = 2
 """How far above the script's working directory a run may put data: ``../../data``, where many a repository has it."""
@@ -51,6 +51,15 @@ class DataReference(Spec):
             )
         return path
 
+    @field_validator("key")
+    @classmethod
+    def _key_stays_in_the_datastore(cls, value: str) -> str:
+        if ".." in value.split("/"):
+            raise ValueError("leads out of the datastore with '..': name a datastore that holds it")
+        if "\0" in value or value.encode(errors="replace").decode() != value:
+            raise ValueError("holds a NUL character, or is not valid Unicode")
+        return value
+
     @model_validator(mode="after")
     def _refuse_credentials_in_key(self) -> "DataReference":
         problem = key_problem(self.datastore.url, self.key)
@@ -61,8 +70,7 @@ class DataReference(Spec):
     @property
     def uri(self) -> str:
         """The full address, for example ``s3://training-data/digits/train``."""
-        base = self.datastore.url
-        return base if not self.key else f"{base.rstrip('/')}/{self.key.lstrip('/')}"
+        return joined(self.datastore.url, self.key) if self.key else self.datastore.url
 
     def as_mount(self, path_on_compute: str | None = None) -> "DataReference":
         """The same data; the script gets a local path to it, its files read-only.

@@ -14,10 +14,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from trainyard.tasks.credentials import credentials_problem
 from trainyard.tasks.specs.datastore import DataReference, Datastore, read_data
 from trainyard.tasks.specs.form import ARGUMENTS, DATA, VARIABLES
 from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.specs.urls import STORAGE_URL
 
 DATA_FORMS = "{url: ...} or {datastore: {url: ...}, key: ...}"
 
@@ -141,6 +143,18 @@ class PyTorch(Spec):
         broken = [name for name, item in value.items() if "\0" in name or (isinstance(item, str) and "\0" in item)]
         if broken:
             raise ValueError(f"{', '.join(map(repr, broken))}: no program can be given a NUL character")
+        return value
+
+    @field_validator("script_params", "environment_variables")
+    @classmethod
+    def _refuse_credentials_of_storage(cls, value: dict[str, Any]) -> dict[str, Any]:
+        texts = {name: item.strip() for name, item in value.items() if isinstance(item, str)}
+        found = [name for name, text in texts.items() if STORAGE_URL.fullmatch(text) and credentials_problem(text)]
+        if found:
+            raise ValueError(
+                f"{', '.join(map(repr, found))}: a URL with credentials, which would be shown in the Prefect UI and "
+                "kept with the run; give the data as a datastore: its credentials come from the environment, or a block"
+            )
         return value
 
     @field_validator("source_directory")

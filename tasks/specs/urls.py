@@ -1,25 +1,67 @@
-"""URLs as fields: what everybody may see, so without credentials."""
+"""URLs as fields: what everybody may see, so without credentials; and what their parts mean.
 
-from collections.abc import Callable
+fsspec chains them (``zip://train::s3://bucket/data.zip``): each link but the last says how to read the next one.
+"""
+
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator
 
 from trainyard.tasks.credentials import credentials_problem, endpoint_problem
 
-
-def _without(problem_of: Callable[[str], str | None]) -> AfterValidator:
-    def check(url: str) -> str:
-        problem = problem_of(url)
-        if problem:
-            raise ValueError(problem)
-        return url
-
-    return AfterValidator(check)
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+_HAS_SCHEME = re.compile(rf"({_SCHEME})(?:://|::)")
+_CHAIN = re.compile(rf"::(?=/|{_SCHEME}(?:://|::))")
+_ONE_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+_STORAGES = "s3 s3a gs gcs az abfs abfss adl oss hdfs webhdfs sftp ssh smb ftp"
+STORAGE_URL = re.compile(rf"({'|'.join(_STORAGES.split())})://.+")
+"""What data is named by; ``http`` and ``file`` as well name servers and meeting places of ranks."""
 
 
-OpenUrl = Annotated[str, _without(credentials_problem)]
+def scheme_of(url: str) -> str:
+    """The scheme of a URL, of its first link in a chain; ``file`` for a plain path."""
+    found = _HAS_SCHEME.match(url)
+    return found[1].lower() if found else "file"
+
+
+def storage_url(url: str) -> str:
+    """The last link of a chain, which says where the bytes are; of other URLs, all of it."""
+    return _CHAIN.split(url)[-1]
+
+
+def joined(url: str, key: str) -> str:
+    """The URL of something below another one.
+
+    Args:
+        url: Any fsspec URL, or a path.
+        key: Path relative to it.
+    """
+    first, *others = _CHAIN.split(url, maxsplit=1)
+    if others and "://" not in first:  # "simplecache::" has no path of its own
+        return f"{first}::{joined(others[0], key)}"
+    base = first if first.endswith("://") else f"{first.rstrip('/')}/"
+    return "::".join([f"{base}{key.lstrip('/')}", *others])
+
+
+def _checked_url(url: str) -> str:
+    problem = credentials_problem(url)
+    if problem:
+        raise ValueError(problem)
+    if _ONE_SLASH.match(url):
+        raise ValueError("has one slash behind its scheme, where there are two: for example s3://bucket/prefix")
+    return re.sub(rf"^{_SCHEME}(?=://)", lambda scheme: scheme[0].lower(), url)
+
+
+def _checked_endpoint(url: str) -> str:
+    problem = endpoint_problem(url)
+    if problem:
+        raise ValueError(problem)
+    return url
+
+
+OpenUrl = Annotated[str, AfterValidator(_checked_url)]
 """Any fsspec URL, or a path, without credentials."""
 
-OpenEndpoint = Annotated[str, _without(endpoint_problem)]
+OpenEndpoint = Annotated[str, AfterValidator(_checked_endpoint)]
 """The address of a server, without credentials, query or fragment."""

@@ -8,6 +8,7 @@ from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.credentials import endpoint_problem
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
+from trainyard.tasks.specs.urls import scheme_of, storage_url
 
 _S3_SETTINGS: Mapping[str, Any] = {
     "endpoint_url": None,
@@ -46,14 +47,32 @@ def storage_options(datastore: Datastore) -> dict[str, Any]:
 
 def _options_and_settings(datastore: Datastore) -> tuple[dict[str, Any], dict[str, Any]]:
     block = _block_options(datastore)
+    _require_place_of(datastore, block)
     options: dict[str, Any] = dict(block.pop("storage_options", {}))
     own = {name: getattr(datastore, name) for name in _SETTINGS if getattr(datastore, name) != _SETTINGS[name]}
     settings = {**_SETTINGS, **block, **own}
-    if not datastore.url.startswith(("s3://", "s3a://")):
+    if scheme_of(storage_url(datastore.url)) not in ("s3", "s3a"):
         _refuse_settings(datastore, settings, _S3_SETTINGS, "S3")
-    if "://" in datastore.url and not datastore.url.startswith(("file://", "local://")):
+    if scheme_of(datastore.url) not in ("file", "local"):
         _refuse_settings(datastore, settings, _LOCAL_SETTINGS, "local files")
     return _with_s3_settings(options, settings), settings
+
+
+def _require_place_of(datastore: Datastore, block: dict[str, Any]) -> None:
+    """The secrets of a block are for its own place: whoever may name a block must not have them sent elsewhere."""
+    if not block:
+        return
+    url = str(block.pop("url"))
+    if not f"{datastore.url.rstrip('/')}/".startswith(f"{url.rstrip('/')}/"):
+        raise InvalidInputError(
+            f"The Prefect block {datastore.block!r} is for {url}, and the datastore is {datastore.url}: name a place "
+            "in it."
+        )
+    if datastore.endpoint_url is not None and datastore.endpoint_url != block["endpoint_url"]:
+        raise InvalidInputError(
+            f"The Prefect block {datastore.block!r} is for the endpoint {block['endpoint_url'] or 'of the environment'}"
+            f", and the datastore has endpoint_url {datastore.endpoint_url}: remove it, or change the block's."
+        )
 
 
 def _refuse_settings(datastore: Datastore, settings: Mapping[str, Any], refused: Mapping[str, Any], place: str) -> None:
@@ -102,8 +121,16 @@ def _require_web_address(endpoint_url: str) -> None:
     problem = endpoint_problem(endpoint_url)
     if problem:
         raise InvalidInputError(f"The datastore's endpoint_url {problem}.")
-    parts = urlsplit(endpoint_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if not _is_web_address(endpoint_url):
         raise InvalidInputError(
             f"endpoint_url {endpoint_url!r} is not a web address; use for example http://127.0.0.1:9000"
         )
+
+
+def _is_web_address(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:  # no number, or too large a one
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)

@@ -69,9 +69,9 @@ def list_reference(reference: DataReference) -> Listing:
     location = locate(reference)
     try:
         single = find_single_object(reference, location)
-    except StorageNotFoundError:
+    except StorageNotFoundError as error:
         if not is_pattern(reference.key):
-            raise
+            raise not_found(reference, error) from error.__cause__
         location, objects = _list_matches(reference)
         return _checked(Listing(reference, location, False, objects))
     objects = (single,) if single else tuple(sorted(location.list_objects(), key=lambda info: info.key))
@@ -118,6 +118,16 @@ def find_single_object(reference: DataReference, location: Location) -> ObjectIn
     """The object that a reference names, or None where it names a prefix (a last slash always does)."""
     found = location.find_object()
     return None if reference.uri.endswith("/") else found
+
+
+def not_found(reference: DataReference, error: StorageNotFoundError) -> StorageNotFoundError:
+    """The error for a place where there is nothing, with what its author may have meant."""
+    if reference.key or not is_pattern(reference.datastore.url):
+        return error
+    return StorageNotFoundError(
+        f"{error} A pattern is the key of a reference, not a part of the datastore's URL: write "
+        "Datastore(url=...).path('*.png') in Python, {datastore: {url: ...}, key: '*.png'} in a pipeline file."
+    )
 
 
 def no_match(reference: DataReference, location: Location, num_seen: int) -> InvalidInputError:

@@ -3,7 +3,7 @@
 from trainyard.tasks.errors import StorageNotFoundError
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.access import locate
-from trainyard.tasks.staging.listing import empty_dataset, find_single_object, list_reference
+from trainyard.tasks.staging.listing import empty_dataset, find_single_object, list_reference, not_found
 from trainyard.tasks.staging.patterns import is_pattern
 
 
@@ -25,9 +25,9 @@ def probe_reference(reference: DataReference) -> None:
         if find_single_object(reference, location):
             location.check_readable()
             return
-    except StorageNotFoundError:
+    except StorageNotFoundError as error:
         if not is_pattern(reference.key):
-            raise
+            raise not_found(reference, error) from error.__cause__
         list_reference(reference)  # only all names tell whether one matches
         return
     first = location.first_object()

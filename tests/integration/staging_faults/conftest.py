@@ -33,9 +33,14 @@ def impatient(server, transport, monkeypatch):
     """
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fault-server-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fault-server-secret")
-    options = access.storage_options
+    opened = access._options_and_settings
     impatient = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 2, "user_agent_extra": uuid.uuid4().hex}}
-    monkeypatch.setattr(access, "storage_options", lambda datastore: {**options(datastore), **impatient})
+
+    def open_impatiently(datastore):
+        options, settings = opened(datastore)
+        return {**options, **impatient}, settings
+
+    monkeypatch.setattr(access, "_options_and_settings", open_impatiently)
     server.buckets.clear()
     server.faults.clear()
     server.reads.clear()

@@ -148,3 +148,10 @@ def test_data_may_be_put_where_a_script_looks_for_it(given, kept):
 def test_data_stays_with_its_run(path):
     with pytest.raises(ValidationError):
         Datastore(url="/data").as_mount(path)
+
+
+@pytest.mark.parametrize("field", ["script_params", "environment_variables"])
+def test_a_text_with_credentials_of_a_storage_is_refused_without_showing_them(field):
+    with pytest.raises(ValidationError, match="'A': a URL with credentials") as caught:
+        PyTorch(source_directory=".", entry_script="t.py", **{field: {"A": " s3://KEY:SECRET@b/x", "B": "s3://b/x"}})
+    assert "SECRET" not in str(caught.value)

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import uuid
+import zipfile
 from contextlib import suppress
 
 import pytest
@@ -371,3 +372,15 @@ def test_a_block_that_is_not_there_is_bad_input(prefect_server):
         Datastore.load("no-such-block")
     with pytest.raises(InvalidInputError, match="no Prefect block 'no-such-block'"):
         probe_reference(Datastore(url="s3://b", block="no-such-block").as_mount())
+
+
+def test_an_archive_in_a_bucket(s3_server, bucket, context, monkeypatch):
+    """Settings and credentials are those of the last link: the bucket's."""
+    with zipfile.ZipFile(bucket / "data.zip", "w") as archive:
+        archive.writestr("train/a.txt", "alpha")
+    reference = Datastore(url=f"zip://::s3://{bucket.name}/data.zip", endpoint_url=s3_server.endpoint_url).path("train")
+    [dataset] = stage_references([reference], context).datasets
+    assert (dataset_path(context.home, dataset) / "a.txt").read_text() == "alpha"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageAccessError, match="was refused"):
+        stage_references([reference], context)

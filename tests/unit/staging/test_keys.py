@@ -15,6 +15,8 @@ from trainyard.tasks.staging.keys import check_folded, check_keys, relative_path
 
 PARTS = st.sampled_from(["", ".", "..", "a", "A", "b.txt", "\\", "~", "\0", "é", "\ud800", " ", "x" * 300, "-rf"])
 KEYS = st.one_of(st.text(max_size=40), st.lists(PARTS, min_size=1, max_size=6).map("/".join))
+NEIGHBOURS = st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map("/".join)
+"""Keys of which one is often a folder of another."""
 
 
 @given(KEYS)
@@ -32,7 +34,7 @@ def test_a_key_is_a_file_inside_the_directory_or_is_refused(key):
         assert file.relative_to(directory).as_posix() == key
 
 
-@given(st.sets(KEYS, max_size=6))
+@given(st.one_of(st.sets(KEYS, max_size=6), st.sets(NEIGHBOURS, max_size=3)))
 def test_accepted_keys_can_all_be_files_of_one_directory(keys):
     try:
         check_keys(keys)

@@ -1,5 +1,6 @@
 """Prefect blocks: a datastore whose secret storage options stay on the Prefect server, and hosts to train on."""
 
+import os
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -15,7 +16,15 @@ from trainyard.tasks.errors import (
 )
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.hosts import Hosts
-from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl
+from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl, scheme_of, storage_url
+
+# https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-envvars.html
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
+_SETTINGS = {
+    "endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "profile": ("AWS_PROFILE",),
+}
 
 _SYNC: dict[str, Any] = {"_sync": True}  # Prefect's way to say "no coroutine, please" from any context
 
@@ -51,6 +60,30 @@ class DatastoreBlock(Block):
         title="Storage options",
         description="Options of the fsspec implementation, for S3 for example key, secret and token.",
     )
+
+    @classmethod
+    def from_environment(cls, url: str) -> "DatastoreBlock":
+        """A datastore on S3 with the settings and credentials that this process has in its environment.
+
+        Args:
+            url: Where the data is, for example ``s3://training-data``.
+
+        Raises:
+            InvalidInputError: The variables name no credentials, or the URL is not one of S3.
+        """
+        if scheme_of(storage_url(url)) not in ("s3", "s3a"):
+            raise InvalidInputError(f"{url} is not on S3: only S3's variables are known; give the storage_options.")
+        options = {option: os.environ[name] for name, option in _CREDENTIALS.items() if os.environ.get(name)}
+        settings = {
+            field: value
+            for field, names in _SETTINGS.items()
+            if (value := next(filter(None, map(os.environ.get, names)), None))
+        }
+        if not ({"key", "secret"} <= options.keys() or settings.get("profile")):
+            raise InvalidInputError(
+                "The environment has neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY nor AWS_PROFILE: set them."
+            )
+        return cls(url=url, storage_options=SecretDict(options), **settings)
 
 
 def load_datastore(name: str) -> Datastore:

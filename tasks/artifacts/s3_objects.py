@@ -13,6 +13,7 @@ from trainyard.tasks.artifacts.digests import CHUNK_BYTES
 from trainyard.tasks.artifacts.fast_reads import FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block, read_ahead, take_ahead
+from trainyard.tasks.artifacts.s3_listing import checked_entry, checked_page
 from trainyard.tasks.artifacts.storage_errors import NoSuchKeyError, changed, cut_short, no_s3_server, translated
 from trainyard.tasks.errors import StorageUnavailableError
 
@@ -87,7 +88,7 @@ def head_object(fs: Any, path: str) -> Mapping[str, Any]:
     """The answer to a HEAD of an object; where there is only a prefix, there is nothing."""
     bucket, key, _ = fs.split_path(path)
     answer = dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
-    if not answer.get("ETag"):
+    if not bare_etag(answer.get("ETag", "")):
         raise no_s3_server(f"s3://{path}", fs.s3.meta.endpoint_url)
     return answer
 
@@ -115,7 +116,9 @@ def first_object(fs: Any, path: str) -> ObjectInfo | None:
     """Some object below a prefix, from one page of its listing."""
     bucket, key, _ = fs.split_path(path)
     prefix = f"{key}/" if key else ""
-    for found in fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=100).get("Contents", []):
+    page = checked_page(fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=100), path)
+    for found in page.get("Contents", []):
+        checked_entry(found, path)
         if not is_folder_marker(found["Key"], found["Size"]):
             return ObjectInfo.from_listing(found["Key"][len(prefix) :], found)
     return None

@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 from trainyard.tasks.credentials import redacted
@@ -17,6 +18,7 @@ from trainyard.tasks.errors import (
 )
 
 _BACKENDS = {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}
+_PARSERS = {"aiobotocore.parsers", "botocore.parsers"}
 _BAD_REQUEST = {
     "EndpointResolutionError",
     "InvalidEndpointConfigurationError",
@@ -102,6 +104,18 @@ def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
     return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
 
 
+def odd_answer(url: str, what: str) -> StorageUnavailableError:
+    """The error for an answer that no S3 server gives: of a proxy, of a server that is ill, or of something else.
+
+    Args:
+        url: What was asked for.
+        what: What is wrong with the answer, as the end of "was answered ...".
+    """
+    return StorageUnavailableError(
+        f"{url} was answered {what}, as no S3 server does: check the endpoint and the network; this is retried."
+    )
+
+
 def no_s3_server(url: str, endpoint: str) -> InvalidInputError:
     """The error for a server whose answers are not those of S3."""
     return InvalidInputError(
@@ -143,6 +157,8 @@ def _translate(url: str, error: BaseException, *, opening: bool) -> PipelineErro
         return None
     if isinstance(error, OSError) or _backend(error) in _BACKENDS or _is_endpoint_error(error):
         return _from_backend(url, error)
+    if _is_of_parser(error):
+        return odd_answer(url, f"with what cannot be read ({_brief(error)})")
     if opening:
         return InvalidInputError(f"{url} cannot be opened ({_brief(error)}): check the URL and the storage options.")
     return None
@@ -218,6 +234,11 @@ def _region(error: BaseException) -> str:
 def _is_endpoint_error(error: BaseException) -> bool:
     """Whether it is botocore's plain ``ValueError`` about an endpoint URL."""
     return isinstance(error, ValueError) and str(error).startswith("Invalid endpoint")
+
+
+def _is_of_parser(error: BaseException) -> bool:
+    """Whether botocore met with something odd in an answer ("many" for a size), for which it has no error."""
+    return any(frame.f_globals.get("__name__") in _PARSERS for frame, _ in walk_tb(error.__traceback__))
 
 
 def _is_wrong_request(status: int | None) -> bool:

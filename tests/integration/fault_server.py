@@ -8,11 +8,13 @@ keeps objects in memory, or makes their bytes up as they are read: an object of 
 import asyncio
 import hashlib
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Literal
 from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
@@ -23,7 +25,8 @@ from aiohttp import web
 FaultKind = Literal[
     "overwritten", "truncated", "short chunk", "reset", "stalled", "500", "503", "403", "skew", "range ignored"
 ]
-PAGE = 1000
+PAGE = 300
+"""Objects on a page of a listing: of S3's 1,000 most tests would see one page only."""
 _NO_ERROR = {"AccessDenied": 403, "RequestTimeTooSkewed": 403, "InternalError": 500, "SlowDown": 503}
 _MODIFIED = datetime(2024, 5, 17, 12, 0, 0, tzinfo=timezone.utc)
 _STALL_S = 60.0
@@ -107,6 +110,12 @@ class FaultServer:
     list_error: tuple[int, str] | None = None
     """Status and code that listings are answered with."""
 
+    on_page: Callable[[int, str], "str | web.Response"] = lambda nth, page: page
+    """Makes the answer of the nth page of a listing, from 1, out of its XML."""
+
+    page_size: int = PAGE
+    """Most objects on a page."""
+
     authorizations: set[str] = field(default_factory=set)
     """The ``Authorization`` headers that came, one a request."""
 
@@ -167,16 +176,19 @@ class _Service:
             return web.Response()
         if self.server.list_error:
             return _error(*self.server.list_error)
-        return _xml(self._list_page(bucket, query))
+        nth, _, after = query.get("continuation-token", "").partition(":")
+        answer = self.server.on_page(int(nth or 1), self._list_page(bucket, query, int(nth or 1), after))
+        return _xml(answer) if isinstance(answer, str) else answer
 
-    def _list_page(self, bucket, query):
+    def _list_page(self, bucket, query, nth, after):
         self.server.num_lists += 1
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        after = query.get("continuation-token") or query.get("start-after", "")
-        limit = min(int(query.get("max-keys", PAGE)), PAGE)
+        after = after or query.get("start-after", "")
+        limit = min(int(query.get("max-keys", self.server.page_size)), self.server.page_size)
         contents, folders, last, more = [], [], "", False
-        for key in self._sorted_keys(bucket):
-            if not key.startswith(prefix) or key <= after:
+        keys = self._sorted_keys(bucket)
+        for key in islice(keys, bisect_right(keys, after), None):
+            if not key.startswith(prefix):
                 continue
             rest = key[len(prefix) :]
             folder = prefix + rest.split(delimiter, 1)[0] + delimiter if delimiter and delimiter in rest else ""
@@ -189,7 +201,7 @@ class _Service:
             last = key
             folders.append(folder) if folder else contents.append(key)
         parts = [f"<IsTruncated>{str(more).lower()}</IsTruncated><KeyCount>{len(contents) + len(folders)}</KeyCount>"]
-        parts += [f"<NextContinuationToken>{escape(last)}</NextContinuationToken>"] if more else []
+        parts += [f"<NextContinuationToken>{nth + 1}:{escape(last)}</NextContinuationToken>"] if more else []
         for key in contents:
             found = bucket[key]
             parts.append(
@@ -204,7 +216,7 @@ class _Service:
         cached = getattr(self, "_sorted", None)
         if cached is None or cached[0] is not bucket or len(cached[1]) != len(bucket):
             self._sorted = cached = (bucket, sorted(bucket))
-        return cached[1] if len(bucket) > PAGE else sorted(bucket)
+        return cached[1] if len(bucket) > 1000 else sorted(bucket)
 
     async def _write(self, request, bucket, key):
         if request.headers.get("Expect", "").lower() == "100-continue":

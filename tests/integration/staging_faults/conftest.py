@@ -46,6 +46,7 @@ def impatient(server, transport, monkeypatch):
     server.reads.clear()
     server.read_conditions.clear()
     server.on_read = lambda key, nth: None
+    server.on_page = lambda nth, page: page
     server.enforce_if_match, server.range_status = True, 206
     yield
     assert all(server.read_conditions), f"{server.read_conditions.count('')} reads without If-Match"

@@ -5,6 +5,7 @@ say otherwise: ``filesystem.Location`` translates.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +15,15 @@ from trainyard.tasks.artifacts.fast_reads import FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block, read_ahead, take_ahead
 from trainyard.tasks.artifacts.s3_listing import checked_entry, checked_page
-from trainyard.tasks.artifacts.storage_errors import NoSuchKeyError, changed, cut_short, no_s3_server, translated
+from trainyard.tasks.artifacts.storage_errors import (
+    NoSuchKeyError,
+    changed,
+    cut_short,
+    no_s3_server,
+    odd_answer,
+    other_bytes,
+    translated,
+)
 from trainyard.tasks.errors import StorageUnavailableError
 
 BLOCK_BYTES = 8 * CHUNK_BYTES
@@ -26,6 +35,7 @@ _CHUNKS_AHEAD = 7
 _ATTEMPTS = 2
 _BLOCK_ATTEMPTS = 3
 _BLOCK_PAUSE_S = 0.2
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 _CLIENT = {
     "connect_timeout": 5,
     "read_timeout": 15,
@@ -131,14 +141,16 @@ def swap_object(fs: Any, path: str, data: bytes, etag: str | None) -> ObjectInfo
     """
     bucket, key, _ = fs.split_path(path)
     try:
-        found = fs.call_s3("head_object", Bucket=bucket, Key=key)["ETag"]
+        found = f'"{bare_etag(head_object(fs, path)["ETag"])}"'
     except FileNotFoundError:
         found = None
     if found != etag:
         return None
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
     answer = fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
-    version = bare_etag(answer["ETag"])
+    version = bare_etag(answer.get("ETag", ""))
+    if not version:
+        raise odd_answer(f"s3://{path}", "without an ETag")
     return ObjectInfo(key.rsplit("/", 1)[-1], len(data), version, f'"{version}"')
 
 
@@ -173,27 +185,19 @@ def _read_block(
     fs: Any, reader: FastReader | None, path: str, info: ObjectInfo, start: int, end: int, url: str
 ) -> Block:
     """One read, proven to be of the listed version; what obstore cannot give, s3fs gives."""
-    byte_range = (start, end) if (start, end) != (0, info.num_bytes) else None
-    fast = reader.read(path, info.etag or "", byte_range) if reader else None
-    is_right = fast is not None and bare_etag(fast[1]) == info.version and len(fast[0]) == end - start
-    data = fast[0] if fast and is_right else _read_block_slowly(fs, path, info, start, end, url)
+    is_whole = (start, end) == (0, info.num_bytes)
+    fast = reader.read(path, info.etag or "", (start, end), is_whole=is_whole) if reader else None
+    data = _read_block_slowly(fs, path, info, start, end, url) if fast is None else fast
     if reader:
-        reader.count(failed=not is_right)
+        reader.count(failed=fast is None)
     return data
 
 
 def _read_block_slowly(fs: Any, path: str, info: ObjectInfo, start: int, end: int, url: str) -> bytes:
-    byte_range = {"Range": f"bytes={start}-{end - 1}"} if (start, end) != (0, info.num_bytes) else {}
     for attempt in range(1, _BLOCK_ATTEMPTS + 1):
         try:
             with translated(url):
-                answer = _get_object(fs, path, info.etag, byte_range)
-                data, etag = asyncio.run_coroutine_threadsafe(answer, fs.loop).result()
-            if bare_etag(etag) != info.version:  # some servers ignore If-Match: rclone's, for one
-                raise changed(url)
-            if len(data) != end - start:
-                raise cut_short(url, end - start, len(data))
-            return data
+                return asyncio.run_coroutine_threadsafe(_get_object(fs, path, info, start, end, url), fs.loop).result()
         except StorageUnavailableError:
             if attempt == _BLOCK_ATTEMPTS:
                 raise
@@ -201,8 +205,32 @@ def _read_block_slowly(fs: Any, path: str, info: ObjectInfo, start: int, end: in
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _get_object(fs: Any, path: str, etag: str | None, byte_range: Mapping[str, str]) -> tuple[bytes, str]:
+async def _get_object(fs: Any, path: str, info: ObjectInfo, start: int, end: int, url: str) -> bytes:
+    """One answer; nothing of it is read before it says that it is what was asked for, and never more than that."""
     bucket, key, _ = fs.split_path(path)
-    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=etag, **byte_range)
+    byte_range = {"Range": f"bytes={start}-{end - 1}"} if (start, end) != (0, info.num_bytes) else {}
+    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=info.etag, **byte_range)
     async with answer["Body"] as body:
-        return bytes(await body.read()), str(answer["ETag"])
+        _require_wanted(answer, info, start, end, url)
+        pieces, missing = [], end - start + 1  # one more, which is the end, where the server's checksum is compared
+        while missing and (piece := await body.read(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+    if missing != 1:
+        raise cut_short(url, end - start, end - start + 1 - missing)
+    return b"".join(pieces)
+
+
+def _require_wanted(answer: Mapping[str, Any], info: ObjectInfo, start: int, end: int, url: str) -> None:
+    etag = answer.get("ETag")
+    if not etag:
+        raise odd_answer(url, "without an ETag")
+    if bare_etag(etag) != info.version:  # some servers ignore If-Match: rclone's, for one
+        raise changed(url)
+    told = answer.get("ContentRange", "")
+    found = _CONTENT_RANGE.match(told)
+    if found and (int(found[1]), int(found[2]) + 1) != (start, end):
+        raise other_bytes(url, f"bytes {start}-{end - 1}", told)
+    num_bytes = answer.get("ContentLength", end - start)
+    if num_bytes != end - start:
+        raise cut_short(url, end - start, num_bytes)

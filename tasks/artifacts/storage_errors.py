@@ -32,7 +32,9 @@ _BAD_REQUEST = {
 # last is what rclone's server says to a request without a signature.
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _REFUSED_CODES = {"ExpiredToken", "InvalidToken", *_ELSEWHERE, "UnsupportedAlgorithm"}
-_RETRYABLE_STATUS = {408, 429}
+_RETRYABLE_STATUS = {408, 409, 429}
+_CHANGED_STATUS = {412, 416}
+"""Of a read of a listed version: it is another one now, or shorter than it was."""
 _GONE_STATUS = {404, 410}
 _OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR}
 _BAD_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
@@ -99,6 +101,11 @@ def changed(url: str) -> ObjectChangedError:
     return ObjectChangedError(f"{url} was overwritten while it was read; the next attempt lists it anew.")
 
 
+def other_bytes(url: str, expected: str, told: str) -> StorageUnavailableError:
+    """The error for an answer that says that it is of other bytes than those that were asked for."""
+    return StorageUnavailableError(f"{url}: asked for {expected}, answered with {told!r}; this is retried.")
+
+
 def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
     """The error for an object of which too few, or too many, bytes came."""
     return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
@@ -157,6 +164,10 @@ def _translate(url: str, error: BaseException, *, opening: bool) -> PipelineErro
         return None
     if isinstance(error, OSError) or _backend(error) in _BACKENDS or _is_endpoint_error(error):
         return _from_backend(url, error)
+    if isinstance(error, RecursionError):  # botocore's, that asks where the bucket is until it can no more
+        return InvalidInputError(
+            f"{url}: the server says that it is elsewhere, and not where: set the bucket's region or another endpoint."
+        )
     if _is_of_parser(error):
         return odd_answer(url, f"with what cannot be read ({_brief(error)})")
     if opening:
@@ -173,7 +184,7 @@ def _from_backend(url: str, error: BaseException) -> PipelineError:
             f"A credential for {url} holds a line break: look at the end of AWS_ACCESS_KEY_ID, of AWS_SESSION_TOKEN, "
             "or of the block's options."
         )
-    if name == "FileExpired" or status == 412 or code == "ConditionalRequestConflict":
+    if name == "FileExpired" or status in _CHANGED_STATUS or code == "ConditionalRequestConflict":
         return changed(url)
     if code in _REFUSED_CODES or status in (401, 403):
         return StorageAccessError(_refused(url, error))
@@ -210,6 +221,8 @@ def _refused(url: str, error: BaseException) -> str:
             return f"{url}: the session token has expired or is wrong; renew AWS_SESSION_TOKEN."
         case "RequestTimeTooSkewed":
             return f"{url}: this machine's clock differs too much from the server's; set the clock."
+        case "InvalidObjectState":
+            return f"{url} is archived (Glacier, or a class like it): restore it first, or copy it to another class."
         case "UnsupportedAlgorithm":
             return f"{url} does not answer anonymous requests: set anonymous=False and {_SET_CREDENTIALS}."
         case code if code in _ELSEWHERE:

@@ -23,11 +23,36 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 FaultKind = Literal[
-    "overwritten", "truncated", "short chunk", "reset", "stalled", "500", "503", "403", "skew", "range ignored"
+    "overwritten",
+    "truncated",
+    "short chunk",
+    "reset",
+    "stalled",
+    "silent",
+    "500",
+    "503",
+    "403",
+    "409",
+    "skew",
+    "archived",
+    "moved",
+    "range ignored",
+    "other range",
+    "no etag",
+    "error with 200",
 ]
 PAGE = 300
 """Objects on a page of a listing: of S3's 1,000 most tests would see one page only."""
-_NO_ERROR = {"AccessDenied": 403, "RequestTimeTooSkewed": 403, "InternalError": 500, "SlowDown": 503}
+_REFUSALS = {
+    "403": (403, "AccessDenied"),
+    "409": (409, "OperationAborted"),
+    "500": (500, "InternalError"),
+    "503": (503, "SlowDown"),
+    "archived": (403, "InvalidObjectState"),
+    "error with 200": (200, "InternalError"),
+    "moved": (301, "PermanentRedirect"),
+    "skew": (403, "RequestTimeTooSkewed"),
+}
 _MODIFIED = datetime(2024, 5, 17, 12, 0, 0, tzinfo=timezone.utc)
 _STALL_S = 60.0
 
@@ -99,6 +124,12 @@ class FaultServer:
     num_lists: int = 0
     """Pages of listings that were sent."""
 
+    weak_etags: bool = False
+    """Whether the ETags of answers to reads are weak, as behind a proxy that may encode them."""
+
+    moved: bool = False
+    """Whether the server says of everything that it is elsewhere, and not where."""
+
     enforce_if_match: bool = True
     conditional_puts: bool = True
     range_status: int = 206
@@ -151,6 +182,8 @@ class _Service:
             path = f"{host.removesuffix('.localhost')}/{path}"
         name, _, key = path.partition("/")
         query = {k: v[-1] for k, v in parse_qs(request.query_string, keep_blank_values=True).items()}
+        if server.moved:
+            return web.Response(status=301)
         bucket = server.buckets.get(name)
         if bucket is None:
             return _error(404, "NoSuchBucket")
@@ -255,9 +288,10 @@ class _Service:
         wanted = request.headers.get("If-Match")
         if wanted and server.enforce_if_match and wanted != found.etag:
             return _error(412, "PreconditionFailed")
-        refusals = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "skew": "RequestTimeTooSkewed"}
-        if kind in refusals:
-            return _error(_NO_ERROR[refusals[kind]], refusals[kind])
+        if kind in _REFUSALS:
+            return _error(*_REFUSALS[kind])
+        if kind == "silent":
+            await asyncio.sleep(_STALL_S)
         return await self._send(request, found, kind)
 
     async def _send(self, request, found, kind):
@@ -265,6 +299,10 @@ class _Service:
         if (wanted := request.headers.get("Range")) and kind != "range ignored":
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             start, end, status = int(first), min(int(last) + 1 if last else end, end), self.server.range_status
+            if start >= found.num_bytes:
+                return _error(416, "InvalidRange")
+            if kind == "other range":
+                start, end = max(0, start - 1000), end - min(start, 1000)
         headers = {
             "ETag": found.etag,
             "Last-Modified": f"{found.modified:%a, %d %b %Y %H:%M:%S GMT}",
@@ -274,6 +312,10 @@ class _Service:
         if wanted and kind != "range ignored":
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.num_bytes}"
         answer = web.StreamResponse(status=status, headers=headers)
+        if kind == "no etag":
+            del answer.headers["ETag"]
+        elif self.server.weak_etags:
+            answer.headers["ETag"] = f"W/{found.etag}"
         if kind == "short chunk":
             answer.enable_chunked_encoding()
         else:

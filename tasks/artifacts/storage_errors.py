@@ -65,6 +65,9 @@ class BackendError(Exception):
     The backend's own would be printed with it, and written to logs, with the address that was asked.
     """
 
+    kind = ""
+    """Name of the backend's error."""
+
 
 class NoSuchKeyError(FileNotFoundError):
     """There is the bucket, and nothing of that name in it."""
@@ -96,6 +99,11 @@ def translated(url: str, *, opening: bool = False) -> Iterator[None]:
         raise ours from _shown(error)
 
 
+def timed_out(error: PipelineError) -> bool:
+    """Whether a backend waited in vain for a server."""
+    return isinstance(error.__cause__, BackendError) and error.__cause__.kind.endswith("TimeoutError")
+
+
 def changed(url: str) -> ObjectChangedError:
     """The error for an object that is no longer the version that was listed."""
     return ObjectChangedError(f"{url} was overwritten while it was read; the next attempt lists it anew.")
@@ -109,6 +117,11 @@ def other_bytes(url: str, expected: str, told: str) -> StorageUnavailableError:
 def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
     """The error for an object of which too few, or too many, bytes came."""
     return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
+
+
+def given_up(url: str) -> StorageUnavailableError:
+    """The error for a read that nobody waits for any more."""
+    return StorageUnavailableError(f"{url} was not read to its end: what it was read for has ended.")
 
 
 def odd_answer(url: str, what: str) -> StorageUnavailableError:
@@ -145,6 +158,7 @@ def _backend(error: BaseException) -> str:
 def _shown(error: BaseException, most: int = _MOST_CAUSES) -> BackendError:
     """An error and its causes, as a traceback prints them, without credentials."""
     shown = BackendError(redacted(f"{type(error).__module__}.{type(error).__qualname__}: {error}"))
+    shown.kind = type(error).__name__
     if error.__cause__ and most > 1:
         shown.__cause__ = _shown(error.__cause__, most - 1)
     return shown.with_traceback(error.__traceback__)

@@ -39,6 +39,7 @@ FaultKind = Literal[
     "range ignored",
     "other range",
     "no etag",
+    "wrong checksum",
     "error with 200",
 ]
 PAGE = 300
@@ -316,6 +317,8 @@ class _Service:
             del answer.headers["ETag"]
         elif self.server.weak_etags:
             answer.headers["ETag"] = f"W/{found.etag}"
+        if kind == "wrong checksum":
+            answer.headers["x-amz-checksum-crc32"] = "AAAAAA=="
         if kind == "short chunk":
             answer.enable_chunked_encoding()
         else:

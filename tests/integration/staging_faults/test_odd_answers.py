@@ -124,6 +124,17 @@ def test_a_proxy_that_makes_etags_weak_changes_nothing(server, bucket_name, cont
     assert b"".join(single.read_version(info)) == server.buckets[bucket_name][VICTIM].read(0, 1000)
 
 
+def test_the_servers_own_checksum_is_compared_by_s3fs_alone(server, bucket_name, context, transport):
+    """As docs/data.md says of wrong bytes under the right ETag."""
+    put_small_objects(server, bucket_name, 20)
+    server.add_fault("wrong checksum", lambda key, nth: key == VICTIM)
+    if transport == "s3fs":
+        with pytest.raises(StorageUnavailableError, match=f"{VICTIM}.*hecksum"):
+            stage_references([reference(server, bucket_name)], context)
+    else:
+        assert_right(server, bucket_name, context, stage_references([reference(server, bucket_name)], context))
+
+
 def test_a_server_that_is_elsewhere_and_says_not_where_is_named(server, bucket_name):
     put_small_objects(server, bucket_name, 20)
     server.moved = True

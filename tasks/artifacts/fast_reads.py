@@ -8,13 +8,14 @@ translated. A fast read is therefore either right or not there.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trainyard.tasks.artifacts.digests import CHUNK_BYTES
+from trainyard.tasks.artifacts.objects import bare_etag
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 1 << 18
-_HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES}-"
-"""The two answers that an object is streamed in: a short one, and all that follows."""
+_OVERLAP = 64
+_HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES - _OVERLAP}-"
+"""The two answers that an object is streamed in: a short one, and all that follows. obstore does not tell which bytes
+an answer says that it is of (``Content-Range``); that the second begins with the end of the first one does."""
 _BLOCK_LASTS, _STREAM_LASTS = timedelta(minutes=10), timedelta(days=1)
 """How long an answer may take as a whole; what notices a stall is the read timeout."""
 _GIVE_UP_AFTER = 3
@@ -64,25 +67,29 @@ class FastReader:
         reader: FastReader | None = fs._trainyard_fast_reader
         return reader
 
-    def read(self, path: str, etag: str, byte_range: tuple[int, int] | None) -> "tuple[memoryview, str] | None":
+    def read(self, path: str, etag: str, byte_range: tuple[int, int], *, is_whole: bool) -> memoryview | None:
         """Bytes of one version of an object, at once.
 
         Args:
             path: ``bucket/key``.
             etag: What ``If-Match`` asks for, in quotes.
-            byte_range: First byte, and the byte after the last one; None for the whole object.
+            byte_range: First byte, and the byte after the last one.
+            is_whole: Whether that is all of the object, which is then asked for without a range.
 
         Returns:
-            The bytes, and the ETag that came with them; None where it did not work, whatever the reason.
+            The bytes; None where it did not work, whatever the reason, or where others would have come.
         """
         if self._failures >= _GIVE_UP_AFTER:
             return None
         try:
-            answer = self._get(path, etag, byte_range)
-            return memoryview(answer.bytes()), answer.meta["e_tag"] or ""
+            answer = self._get(path, etag, None if is_whole else byte_range)
+            if not _is_version(answer, etag) or answer.range != byte_range:
+                return None  # before the body is read, which may be of any size
+            data = memoryview(answer.bytes())
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)
             return None
+        return data if len(data) == byte_range[1] - byte_range[0] else None
 
     def read_newest(self, path: str, most_bytes: int) -> memoryview | None:
         """An object in whatever version it has now: one answer is of one version.
@@ -122,16 +129,19 @@ class FastReader:
         if self._failures >= _GIVE_UP_AFTER:
             return
         try:
-            for range_header, wanted in (_HEAD, _HEAD_BYTES), (_REST, num_bytes - _HEAD_BYTES):
+            given, end = 0, b""
+            for range_header, start in (_HEAD, 0), (_REST, _HEAD_BYTES - _OVERLAP):
                 answer = self._get(path, etag, None, range_header)
                 sent = answer.meta["size"]
-                is_whole = range_header == _HEAD and sent == num_bytes  # of a server that knows no ranges
-                if answer.meta["e_tag"] != etag or not (is_whole or sent == wanted):
+                is_whole = start == 0 and sent == num_bytes  # of a server that knows no ranges
+                wanted = num_bytes - start if start else _HEAD_BYTES
+                if not _is_version(answer, etag) or not (is_whole or sent == wanted):
                     return
-                for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
-                    sent -= len(chunk)
-                    yield memoryview(chunk)
-                if is_whole or sent != 0:  # nothing may follow a short answer
+                for chunk in _after(end, answer.stream(min_chunk_size=CHUNK_BYTES)):
+                    given += len(chunk)
+                    yield chunk
+                    end = bytes(chunk[-_OVERLAP:])
+                if is_whole or given != start + sent:  # nothing may follow a short answer
                     return
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)
@@ -142,7 +152,7 @@ class FastReader:
         rclone's server, for one, sends the range and says 200; ``stream`` reads from such a server.
         """
         if self._gives_ranges is None:
-            self._gives_ranges = self.read(path, etag, (0, 1)) is not None
+            self._gives_ranges = self.read(path, etag, (0, 1), is_whole=False) is not None
         return self._gives_ranges
 
     def count(self, *, failed: bool) -> None:
@@ -181,6 +191,19 @@ class FastReader:
             if name not in self._stores:
                 self._stores[name] = _open_store(self._fs, bucket, range_header)
             return self._stores[name]
+
+
+def _is_version(answer: "GetResult", etag: str) -> bool:
+    return bare_etag(answer.meta["e_tag"] or "") == bare_etag(etag)
+
+
+def _after(end: bytes, chunks: Iterable[bytes]) -> Iterator[memoryview]:
+    """What follows bytes that the chunks begin with; nothing where they begin with others."""
+    for chunk in chunks:
+        if not chunk.startswith(end):
+            return
+        yield memoryview(chunk)[len(end) :]
+        end = b""
 
 
 def _log_failure(path: str, error: Exception) -> None:

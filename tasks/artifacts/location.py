@@ -2,8 +2,9 @@
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from trainyard.tasks.artifacts.local_files import (
     walk_files,
 )
 from trainyard.tasks.artifacts.objects import ObjectInfo, is_folder_marker
-from trainyard.tasks.artifacts.read_ahead import Block
+from trainyard.tasks.artifacts.read_ahead import Block, never
 from trainyard.tasks.artifacts.s3_listing import list_pages
 from trainyard.tasks.artifacts.storage_errors import changed, cut_short, translated
 from trainyard.tasks.credentials import endpoint_problem, redacted_url
@@ -50,7 +51,7 @@ class Location:
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None, *, links: bool = False) -> None:
-        self._links = links
+        self._links, self._is_stopped = links, never
         self._fs, self._path = open_filesystem(url, storage_options or {})
         self._is_s3 = s3_objects.is_s3(url)
         self._fast = self._is_s3 and Settings().s3_transport != "s3fs"  # read once: settings cost as much as an object
@@ -60,9 +61,20 @@ class Location:
         """A place below this one."""
         child = object.__new__(Location)
         child._fs, child._is_s3, child._fast, child._links = self._fs, self._is_s3, self._fast, self._links
+        child._is_stopped = self._is_stopped
         child._path = f"{self._base}{key}"
         child.url = joined(self.url, key)
         return child
+
+    def until(self, is_stopped: Callable[[], bool]) -> "Location":
+        """This place, from which reads of versions are given up, not asked for again, once nobody waits for them.
+
+        Args:
+            is_stopped: Whether that is so; called from several threads.
+        """
+        same = copy(self)
+        same._is_stopped = is_stopped
+        return same
 
     def __repr__(self) -> str:
         """The URL, without storage options."""
@@ -136,7 +148,7 @@ class Location:
         if not self._is_s3 or info.etag is None or info.num_bytes > s3_objects.BLOCK_BYTES:
             return None
         try:
-            return s3_objects.read_whole(self._fs, self._path, info, self.url, fast=self._fast)
+            return s3_objects.read_whole(self._fs, self._path, info, self.url, self._is_stopped, fast=self._fast)
         except StorageNotFoundError as error:
             raise changed(self.url) from error
 
@@ -156,7 +168,7 @@ class Location:
             return
         ranged = self._is_s3 and info.etag is not None
         blocks = (
-            s3_objects.read_blocks(self._fs, self._path, info, self.url, fast=self._fast)
+            s3_objects.read_blocks(self._fs, self._path, info, self.url, self._is_stopped, fast=self._fast)
             if ranged
             else self._read_stream()
         )

@@ -36,8 +36,12 @@ class ObjectInfo:
 
 
 def bare_etag(etag: str) -> str:
-    """An ETag without its quotes: listings and headers differ in them."""
-    return etag.strip('"')
+    """An ETag without its quotes: listings and headers differ in them.
+
+    And without the ``W/`` of a weak one: a proxy that may encode an answer (nginx) makes the server's strong tag weak
+    on its way. As long as the bytes came as they were, which their number tells, it is that version.
+    """
+    return etag.removeprefix("W/").strip('"')
 
 
 def is_folder_marker(key: str, num_bytes: int) -> bool:

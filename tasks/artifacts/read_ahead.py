@@ -22,6 +22,11 @@ _free_slots = threading.BoundedSemaphore(TOTAL_AHEAD)
 _free_takers = threading.BoundedSemaphore(NUM_TAKEN_AHEAD)
 
 
+def never() -> bool:
+    """Whether nobody waits for a read any more, where whoever asks for it waits to its end."""
+    return False
+
+
 def read_ahead(starts: Iterable[int], read: Callable[[int], Block]) -> Iterator[Block]:
     """Give ``read(start)`` for each start, in their order.
 

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from trainyard.tasks.errors import StorageUnavailableError
+from trainyard.tasks.artifacts.storage_errors import odd_answer
 
 # Not "s3.ListObjectsV2": botocore's own handlers of "s3.*" would parse the answer, all of it, before this one.
 _EVENT = "before-parse.*.ListObjectsV2"
@@ -40,29 +40,58 @@ def list_pages(fs: Any, path: str) -> Iterator[Sequence[Mapping[str, Any]]]:
 
     Returns:
         Entries with ``Key``, ``Size``, ``ETag`` and ``LastModified``.
+
+    Raises:
+        StorageUnavailableError: A page is not what S3 answers with. Taken for the last one, it would make a smaller
+            dataset that looks whole.
     """
     bucket, key, _ = fs.split_path(path)
     query = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else ""}
     fs.s3.meta.events.register(_EVENT, _take_objects, unique_id="trainyard-listing")
     asked = _ask(fs, query)
+    tokens: set[str] = set()
     try:
         while True:
-            page = asked.result()
-            is_last = not page.get("IsTruncated")
+            page = checked_page(asked.result(), path)
+            is_last = not page["IsTruncated"]
             if not is_last:
-                asked = _ask(fs, {**query, "ContinuationToken": _next_token(page, path)})
-            yield _entries(fs, page)
+                asked = _ask(fs, {**query, "ContinuationToken": _next_token(page, path, tokens)})
+            entries = _entries(fs, page, path)
+            if page.get("KeyCount", len(entries)) != len(entries):
+                raise odd_answer(f"s3://{path}", f"with {len(entries):,} objects on a page of {page['KeyCount']:,}")
+            yield entries
             if is_last:
                 return
     finally:
         asked.cancel()
 
 
-def _next_token(page: Mapping[str, Any], path: str) -> str:
-    token = page.get("NextContinuationToken")
+def checked_page(page: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """A page that says whether it is the last one, as every page of S3 does and no other answer."""
+    if "IsTruncated" not in page:
+        raise odd_answer(f"s3://{path}", "with a page that does not say whether more follow")
+    return page
+
+
+def checked_entry(entry: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """An entry with all that a listing must tell of an object."""
+    missing = [name for name in _READ if entry.get(name) in (None, "", '""')]
+    if missing:
+        raise odd_answer(
+            f"s3://{path}", f"with an object ({entry.get('Key')!r}) that has no {' and no '.join(missing)}"
+        )
+    return entry
+
+
+def _next_token(page: Mapping[str, Any], path: str, tokens: set[str]) -> str:
+    """How to ask for the next page: never twice in the same way, for that would go on for ever."""
+    token = str(page.get("NextContinuationToken") or "")
     if not token:
-        raise StorageUnavailableError(f"A page of s3://{path} says that more follow, and not how to ask for them.")
-    return str(token)
+        raise odd_answer(f"s3://{path}", "with a page that says that more follow, and not how to ask for them")
+    if token in tokens:
+        raise odd_answer(f"s3://{path}", "with a page that says to go on where the listing was before")
+    tokens.add(token)
+    return token
 
 
 def _ask(fs: Any, query: Mapping[str, str]) -> "Future[Mapping[str, Any]]":
@@ -93,15 +122,15 @@ def _take_objects(response_dict: dict[str, Any], customized_response_dict: dict[
     customized_response_dict[_TAKEN] = body, begin, end
 
 
-def _entries(fs: Any, page: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _entries(fs: Any, page: Mapping[str, Any], path: str) -> Sequence[Mapping[str, Any]]:
+    """The objects of a page, each with all that a listing must tell."""
     if _TAKEN not in page:
-        entries: list[Mapping[str, Any]] = page.get("Contents", [])
-        return entries
+        return [checked_entry(entry, path) for entry in page.get("Contents", [])]
     body, begin, end = page[_TAKEN]
     try:
-        entries = [_read(element) for element in _elements(body[begin:end])]
+        entries: list[Mapping[str, Any]] = [_read(element) for element in _elements(body[begin:end])]
     except (ElementTree.ParseError, TypeError, ValueError):
-        entries = _parse(fs, body)
+        entries = [checked_entry(entry, path) for entry in _parse(fs, body)]
     if page.get("EncodingType") == "url":  # as botocore asks for, and decodes in what it has parsed itself
         return [{**entry, "Key": unquote_plus(entry["Key"])} for entry in entries]
     return entries
@@ -118,7 +147,7 @@ def _elements(objects: bytes) -> Iterator[ElementTree.Element]:
 def _read(element: ElementTree.Element) -> dict[str, Any]:
     """One object; raises ``TypeError`` or ``ValueError`` where something is missing or no such value."""
     key, num_bytes, etag, modified = (element.findtext(name) for name in _READ)
-    if key is None or num_bytes is None or etag is None or modified is None:
+    if not (key and num_bytes and etag and etag != '""' and modified):
         raise TypeError(key)
     moment = datetime.fromisoformat(f"{modified[:-1]}+00:00" if modified.endswith("Z") else modified)
     if moment.tzinfo is None:

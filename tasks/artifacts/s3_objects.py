@@ -5,15 +5,29 @@ say otherwise: ``filesystem.Location`` translates.
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import wait
+from dataclasses import dataclass
 from typing import Any
 
 from trainyard.tasks.artifacts.digests import CHUNK_BYTES
 from trainyard.tasks.artifacts.fast_reads import FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
-from trainyard.tasks.artifacts.read_ahead import Block, read_ahead, take_ahead
-from trainyard.tasks.artifacts.storage_errors import NoSuchKeyError, changed, cut_short, no_s3_server, translated
+from trainyard.tasks.artifacts.read_ahead import Block, never, read_ahead, take_ahead
+from trainyard.tasks.artifacts.s3_listing import checked_entry, checked_page
+from trainyard.tasks.artifacts.storage_errors import (
+    NoSuchKeyError,
+    changed,
+    cut_short,
+    given_up,
+    no_s3_server,
+    odd_answer,
+    other_bytes,
+    timed_out,
+    translated,
+)
 from trainyard.tasks.errors import StorageUnavailableError
 
 BLOCK_BYTES = 8 * CHUNK_BYTES
@@ -23,8 +37,15 @@ _CHUNKS_AHEAD = 7
 
 # botocore tries this often and s3fs repeats that: a dead endpoint is given up after 2 x 2 x 5 s, not minutes.
 _ATTEMPTS = 2
+# Reads of a version are repeated here, and by botocore, but not by s3fs. What is refused or lost is asked for so many
+# times; a server that says nothing is not asked again after so many seconds. With obstore's read timeout before them,
+# an object that stalls is an error after 45 s.
 _BLOCK_ATTEMPTS = 3
+_BLOCK_PATIENCE_S = 20
 _BLOCK_PAUSE_S = 0.2
+_LOOK_S = 0.25
+"""How often a read that is waited for looks whether anybody still wants it."""
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 _CLIENT = {
     "connect_timeout": 5,
     "read_timeout": 15,
@@ -87,7 +108,7 @@ def head_object(fs: Any, path: str) -> Mapping[str, Any]:
     """The answer to a HEAD of an object; where there is only a prefix, there is nothing."""
     bucket, key, _ = fs.split_path(path)
     answer = dict(_ask_or_reason(fs, path, "head_object", Bucket=bucket, Key=key))
-    if not answer.get("ETag"):
+    if not bare_etag(answer.get("ETag", "")):
         raise no_s3_server(f"s3://{path}", fs.s3.meta.endpoint_url)
     return answer
 
@@ -115,7 +136,9 @@ def first_object(fs: Any, path: str) -> ObjectInfo | None:
     """Some object below a prefix, from one page of its listing."""
     bucket, key, _ = fs.split_path(path)
     prefix = f"{key}/" if key else ""
-    for found in fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=100).get("Contents", []):
+    page = checked_page(fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=100), path)
+    for found in page.get("Contents", []):
+        checked_entry(found, path)
         if not is_folder_marker(found["Key"], found["Size"]):
             return ObjectInfo.from_listing(found["Key"][len(prefix) :], found)
     return None
@@ -128,34 +151,42 @@ def swap_object(fs: Any, path: str, data: bytes, etag: str | None) -> ObjectInfo
     """
     bucket, key, _ = fs.split_path(path)
     try:
-        found = fs.call_s3("head_object", Bucket=bucket, Key=key)["ETag"]
+        found = f'"{bare_etag(head_object(fs, path)["ETag"])}"'
     except FileNotFoundError:
         found = None
     if found != etag:
         return None
     condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
     answer = fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
-    version = bare_etag(answer["ETag"])
+    version = bare_etag(answer.get("ETag", ""))
+    if not version:
+        raise odd_answer(f"s3://{path}", "without an ETag")
     return ObjectInfo(key.rsplit("/", 1)[-1], len(data), version, f'"{version}"')
 
 
-def read_whole(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Block:
+def read_whole(
+    fs: Any, path: str, info: ObjectInfo, url: str, is_stopped: Callable[[], bool] = never, *, fast: bool
+) -> Block:
     """The bytes of one version of an object of at most ``BLOCK_BYTES``; raises as ``read_blocks``."""
-    return _read_block(fs, FastReader.of(fs) if fast else None, path, info, 0, info.num_bytes, url)
+    wanted = _Wanted(fs, path, info, url, is_stopped)
+    return _read_block(wanted, FastReader.of(fs) if fast else None, 0, info.num_bytes)
 
 
-def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Iterator[Block]:
+def read_blocks(
+    fs: Any, path: str, info: ObjectInfo, url: str, is_stopped: Callable[[], bool] = never, *, fast: bool
+) -> Iterator[Block]:
     """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
 
     Raises:
         ObjectChangedError: An answer was of another version.
-        StorageUnavailableError: An answer was cut short, several times.
+        StorageUnavailableError: An answer was cut short, several times; or nobody waits for it any more.
     """
     reader = FastReader.of(fs) if fast else None
     etag = info.etag or ""
+    wanted = _Wanted(fs, path, info, url, is_stopped)
 
     def read(start: int) -> Block:
-        return _read_block(fs, reader, path, info, start, min(start + BLOCK_BYTES, info.num_bytes), url)
+        return _read_block(wanted, reader, start, min(start + BLOCK_BYTES, info.num_bytes))
 
     position = 0
     if reader and not reader.gives_ranges(path, etag):
@@ -166,40 +197,89 @@ def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -
     yield from read_ahead(range(position, info.num_bytes, BLOCK_BYTES), read)
 
 
-def _read_block(
-    fs: Any, reader: FastReader | None, path: str, info: ObjectInfo, start: int, end: int, url: str
-) -> Block:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One version of an object that is read, and whether somebody still waits for it."""
+
+    fs: Any
+    path: str
+    info: ObjectInfo
+    url: str
+    is_stopped: Callable[[], bool]
+
+    def is_all(self, start: int, end: int) -> bool:
+        """Whether these bytes are the whole object."""
+        return (start, end) == (0, self.info.num_bytes)
+
+
+def _read_block(wanted: _Wanted, reader: FastReader | None, start: int, end: int) -> Block:
     """One read, proven to be of the listed version; what obstore cannot give, s3fs gives."""
-    byte_range = (start, end) if (start, end) != (0, info.num_bytes) else None
-    fast = reader.read(path, info.etag or "", byte_range) if reader else None
-    is_right = fast is not None and bare_etag(fast[1]) == info.version and len(fast[0]) == end - start
-    data = fast[0] if fast and is_right else _read_block_slowly(fs, path, info, start, end, url)
-    if reader:
-        reader.count(failed=not is_right)
+    if reader is None:
+        return _read_block_slowly(wanted, start, end)
+    is_whole = wanted.is_all(start, end)
+    fast = reader.read(wanted.path, wanted.info.etag or "", (start, end), is_whole=is_whole)
+    data = _read_block_slowly(wanted, start, end) if fast is None else fast
+    reader.count(failed=fast is None)
     return data
 
 
-def _read_block_slowly(fs: Any, path: str, info: ObjectInfo, start: int, end: int, url: str) -> bytes:
-    byte_range = {"Range": f"bytes={start}-{end - 1}"} if (start, end) != (0, info.num_bytes) else {}
+def _read_block_slowly(wanted: _Wanted, start: int, end: int) -> bytes:
+    began = time.monotonic()
     for attempt in range(1, _BLOCK_ATTEMPTS + 1):
+        if wanted.is_stopped():
+            raise given_up(wanted.url)
         try:
-            with translated(url):
-                answer = _get_object(fs, path, info.etag, byte_range)
-                data, etag = asyncio.run_coroutine_threadsafe(answer, fs.loop).result()
-            if bare_etag(etag) != info.version:  # some servers ignore If-Match: rclone's, for one
-                raise changed(url)
-            if len(data) != end - start:
-                raise cut_short(url, end - start, len(data))
-            return data
-        except StorageUnavailableError:
-            if attempt == _BLOCK_ATTEMPTS:
+            with translated(wanted.url):
+                return _wait(wanted, _get_object(wanted, start, end))
+        except StorageUnavailableError as error:
+            is_silent = timed_out(error) and time.monotonic() - began > _BLOCK_PATIENCE_S
+            if attempt == _BLOCK_ATTEMPTS or is_silent:
                 raise
             time.sleep(_BLOCK_PAUSE_S * attempt)
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _get_object(fs: Any, path: str, etag: str | None, byte_range: Mapping[str, str]) -> tuple[bytes, str]:
-    bucket, key, _ = fs.split_path(path)
-    answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, IfMatch=etag, **byte_range)
+def _wait(wanted: _Wanted, answer: Coroutine[Any, Any, bytes]) -> bytes:
+    """What s3fs's loop reads; that is stopped where nobody waits for it any more."""
+    future = asyncio.run_coroutine_threadsafe(answer, wanted.fs.loop)
+    while not wait((future,), _LOOK_S).done:
+        if wanted.is_stopped():
+            future.cancel()
+            raise given_up(wanted.url)
+    return future.result()
+
+
+async def _get_object(wanted: _Wanted, start: int, end: int) -> bytes:
+    """One answer; nothing of it is read before it says that it is what was asked for, and never more than that."""
+    fs = wanted.fs
+    bucket, key, _ = fs.split_path(wanted.path)
+    await fs.set_session()
+    client = await fs.get_s3(bucket)
+    query = {"Bucket": bucket, "Key": key, "IfMatch": wanted.info.etag}
+    if not wanted.is_all(start, end):
+        query["Range"] = f"bytes={start}-{end - 1}"
+    answer = await client.get_object(**fs._get_s3_method_kwargs(client.get_object, **query))
     async with answer["Body"] as body:
-        return bytes(await body.read()), str(answer["ETag"])
+        _require_wanted(answer, wanted, start, end)
+        pieces, missing = [], end - start + 1  # one more, which is the end, where the server's checksum is compared
+        while missing and (piece := await body.read(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+    if missing != 1:
+        raise cut_short(wanted.url, end - start, end - start + 1 - missing)
+    return b"".join(pieces)
+
+
+def _require_wanted(answer: Mapping[str, Any], wanted: _Wanted, start: int, end: int) -> None:
+    etag = answer.get("ETag")
+    if not etag:
+        raise odd_answer(wanted.url, "without an ETag")
+    if bare_etag(etag) != wanted.info.version:  # some servers ignore If-Match: rclone's, for one
+        raise changed(wanted.url)
+    told = answer.get("ContentRange", "")
+    found = _CONTENT_RANGE.match(told)
+    if found and (int(found[1]), int(found[2]) + 1) != (start, end):
+        raise other_bytes(wanted.url, f"bytes {start}-{end - 1}", told)
+    num_bytes = answer.get("ContentLength", end - start)
+    if num_bytes != end - start:
+        raise cut_short(wanted.url, end - start, num_bytes)

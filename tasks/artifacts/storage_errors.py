@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 from trainyard.tasks.credentials import redacted
@@ -17,6 +18,7 @@ from trainyard.tasks.errors import (
 )
 
 _BACKENDS = {"botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"}
+_PARSERS = {"aiobotocore.parsers", "botocore.parsers"}
 _BAD_REQUEST = {
     "EndpointResolutionError",
     "InvalidEndpointConfigurationError",
@@ -30,7 +32,9 @@ _BAD_REQUEST = {
 # last is what rclone's server says to a request without a signature.
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _REFUSED_CODES = {"ExpiredToken", "InvalidToken", *_ELSEWHERE, "UnsupportedAlgorithm"}
-_RETRYABLE_STATUS = {408, 429}
+_RETRYABLE_STATUS = {408, 409, 429}
+_CHANGED_STATUS = {412, 416}
+"""Of a read of a listed version: it is another one now, or shorter than it was."""
 _GONE_STATUS = {404, 410}
 _OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR}
 _BAD_NAME = {errno.ELOOP, errno.ENAMETOOLONG}
@@ -60,6 +64,9 @@ class BackendError(Exception):
 
     The backend's own would be printed with it, and written to logs, with the address that was asked.
     """
+
+    kind = ""
+    """Name of the backend's error."""
 
 
 class NoSuchKeyError(FileNotFoundError):
@@ -92,14 +99,41 @@ def translated(url: str, *, opening: bool = False) -> Iterator[None]:
         raise ours from _shown(error)
 
 
+def timed_out(error: PipelineError) -> bool:
+    """Whether a backend waited in vain for a server."""
+    return isinstance(error.__cause__, BackendError) and error.__cause__.kind.endswith("TimeoutError")
+
+
 def changed(url: str) -> ObjectChangedError:
     """The error for an object that is no longer the version that was listed."""
     return ObjectChangedError(f"{url} was overwritten while it was read; the next attempt lists it anew.")
 
 
+def other_bytes(url: str, expected: str, told: str) -> StorageUnavailableError:
+    """The error for an answer that says that it is of other bytes than those that were asked for."""
+    return StorageUnavailableError(f"{url}: asked for {expected}, answered with {told!r}; this is retried.")
+
+
 def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
     """The error for an object of which too few, or too many, bytes came."""
     return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
+
+
+def given_up(url: str) -> StorageUnavailableError:
+    """The error for a read that nobody waits for any more."""
+    return StorageUnavailableError(f"{url} was not read to its end: what it was read for has ended.")
+
+
+def odd_answer(url: str, what: str) -> StorageUnavailableError:
+    """The error for an answer that no S3 server gives: of a proxy, of a server that is ill, or of something else.
+
+    Args:
+        url: What was asked for.
+        what: What is wrong with the answer, as the end of "was answered ...".
+    """
+    return StorageUnavailableError(
+        f"{url} was answered {what}, as no S3 server does: check the endpoint and the network; this is retried."
+    )
 
 
 def no_s3_server(url: str, endpoint: str) -> InvalidInputError:
@@ -124,6 +158,7 @@ def _backend(error: BaseException) -> str:
 def _shown(error: BaseException, most: int = _MOST_CAUSES) -> BackendError:
     """An error and its causes, as a traceback prints them, without credentials."""
     shown = BackendError(redacted(f"{type(error).__module__}.{type(error).__qualname__}: {error}"))
+    shown.kind = type(error).__name__
     if error.__cause__ and most > 1:
         shown.__cause__ = _shown(error.__cause__, most - 1)
     return shown.with_traceback(error.__traceback__)
@@ -143,6 +178,12 @@ def _translate(url: str, error: BaseException, *, opening: bool) -> PipelineErro
         return None
     if isinstance(error, OSError) or _backend(error) in _BACKENDS or _is_endpoint_error(error):
         return _from_backend(url, error)
+    if isinstance(error, RecursionError):  # botocore's, that asks where the bucket is until it can no more
+        return InvalidInputError(
+            f"{url}: the server says that it is elsewhere, and not where: set the bucket's region or another endpoint."
+        )
+    if _is_of_parser(error):
+        return odd_answer(url, f"with what cannot be read ({_brief(error)})")
     if opening:
         return InvalidInputError(f"{url} cannot be opened ({_brief(error)}): check the URL and the storage options.")
     return None
@@ -157,7 +198,7 @@ def _from_backend(url: str, error: BaseException) -> PipelineError:
             f"A credential for {url} holds a line break: look at the end of AWS_ACCESS_KEY_ID, of AWS_SESSION_TOKEN, "
             "or of the block's options."
         )
-    if name == "FileExpired" or status == 412 or code == "ConditionalRequestConflict":
+    if name == "FileExpired" or status in _CHANGED_STATUS or code == "ConditionalRequestConflict":
         return changed(url)
     if code in _REFUSED_CODES or status in (401, 403):
         return StorageAccessError(_refused(url, error))
@@ -194,6 +235,8 @@ def _refused(url: str, error: BaseException) -> str:
             return f"{url}: the session token has expired or is wrong; renew AWS_SESSION_TOKEN."
         case "RequestTimeTooSkewed":
             return f"{url}: this machine's clock differs too much from the server's; set the clock."
+        case "InvalidObjectState":
+            return f"{url} is archived (Glacier, or a class like it): restore it first, or copy it to another class."
         case "UnsupportedAlgorithm":
             return f"{url} does not answer anonymous requests: set anonymous=False and {_SET_CREDENTIALS}."
         case code if code in _ELSEWHERE:
@@ -218,6 +261,11 @@ def _region(error: BaseException) -> str:
 def _is_endpoint_error(error: BaseException) -> bool:
     """Whether it is botocore's plain ``ValueError`` about an endpoint URL."""
     return isinstance(error, ValueError) and str(error).startswith("Invalid endpoint")
+
+
+def _is_of_parser(error: BaseException) -> bool:
+    """Whether botocore met with something odd in an answer ("many" for a size), for which it has no error."""
+    return any(frame.f_globals.get("__name__") in _PARSERS for frame, _ in walk_tb(error.__traceback__))
 
 
 def _is_wrong_request(status: int | None) -> bool:

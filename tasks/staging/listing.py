@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.artifacts.storage_errors import changed
 from trainyard.tasks.errors import InvalidInputError, StorageNotFoundError
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.access import locate
@@ -74,10 +75,26 @@ def list_reference(reference: DataReference) -> Listing:
             raise not_found(reference, error) from error.__cause__
         location, objects = _list_matches(reference)
         return _checked(Listing(reference, location, False, objects))
-    objects = (single,) if single else tuple(sorted(location.list_objects(), key=lambda info: info.key))
+    objects = (single,) if single else _each_once(location, location.list_objects())
     if not objects:
         raise empty_dataset(reference)
     return _checked(Listing(reference, location, single is not None, objects))
+
+
+def _each_once(location: Location, found: Iterable[ObjectInfo]) -> tuple[ObjectInfo, ...]:
+    """Objects in the order of their keys; one that two pages of a listing have told of is one object.
+
+    Raises:
+        ObjectChangedError: It was another version on the second page.
+    """
+    objects = sorted(found, key=lambda info: info.key)
+    by_key = {info.key: info for info in objects}
+    if len(by_key) == len(objects):
+        return tuple(objects)
+    for info in objects:
+        if (info.num_bytes, info.version) != (by_key[info.key].num_bytes, by_key[info.key].version):
+            raise changed((location / info.key).url)
+    return tuple(by_key.values())
 
 
 def _checked(listing: Listing) -> Listing:
@@ -96,7 +113,7 @@ def _list_matches(reference: DataReference) -> tuple[Location, tuple[ObjectInfo,
             found.append(info)
     if not found:
         raise no_match(reference, location, num_seen)
-    return location, tuple(sorted(found, key=lambda info: info.key))
+    return location, _each_once(location, found)
 
 
 def listing_components(listings: Iterable[Listing]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -111,14 +112,15 @@ class _Transfer:
         *,
         sync_each: bool,
     ) -> None:
-        self._listing, self._count_bytes, self._sync_each = listing, count_bytes, sync_each
+        self._stopped = threading.Event()
+        self._listing = replace(listing, location=listing.location.until(self._stopped.is_set))
+        self._count_bytes, self._sync_each = count_bytes, sync_each
         self._prefix = f"{scratch}/{uuid.uuid4().hex}"
         self._num_fetchers = num_fetchers
         self._waiting = enumerate(objects)
         self._lock = threading.Lock()  # for those two
         self._arrived: SimpleQueue[tuple[ObjectInfo, str, Block] | None] = SimpleQueue()
         self._finished: SimpleQueue[tuple[Fetched, bool]] = SimpleQueue()  # and whether its file is on the disk
-        self._stopped = threading.Event()
         self._errors: list[BaseException] = []
 
     def run_fetcher(self) -> None:

@@ -8,11 +8,13 @@ keeps objects in memory, or makes their bytes up as they are read: an object of 
 import asyncio
 import hashlib
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Literal
 from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
@@ -21,10 +23,37 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 FaultKind = Literal[
-    "overwritten", "truncated", "short chunk", "reset", "stalled", "500", "503", "403", "skew", "range ignored"
+    "overwritten",
+    "truncated",
+    "short chunk",
+    "reset",
+    "stalled",
+    "silent",
+    "500",
+    "503",
+    "403",
+    "409",
+    "skew",
+    "archived",
+    "moved",
+    "range ignored",
+    "other range",
+    "no etag",
+    "wrong checksum",
+    "error with 200",
 ]
-PAGE = 1000
-_NO_ERROR = {"AccessDenied": 403, "RequestTimeTooSkewed": 403, "InternalError": 500, "SlowDown": 503}
+PAGE = 300
+"""Objects on a page of a listing: of S3's 1,000 most tests would see one page only."""
+_REFUSALS = {
+    "403": (403, "AccessDenied"),
+    "409": (409, "OperationAborted"),
+    "500": (500, "InternalError"),
+    "503": (503, "SlowDown"),
+    "archived": (403, "InvalidObjectState"),
+    "error with 200": (200, "InternalError"),
+    "moved": (301, "PermanentRedirect"),
+    "skew": (403, "RequestTimeTooSkewed"),
+}
 _MODIFIED = datetime(2024, 5, 17, 12, 0, 0, tzinfo=timezone.utc)
 _STALL_S = 60.0
 
@@ -96,6 +125,12 @@ class FaultServer:
     num_lists: int = 0
     """Pages of listings that were sent."""
 
+    weak_etags: bool = False
+    """Whether the ETags of answers to reads are weak, as behind a proxy that may encode them."""
+
+    moved: bool = False
+    """Whether the server says of everything that it is elsewhere, and not where."""
+
     enforce_if_match: bool = True
     conditional_puts: bool = True
     range_status: int = 206
@@ -106,6 +141,12 @@ class FaultServer:
 
     list_error: tuple[int, str] | None = None
     """Status and code that listings are answered with."""
+
+    on_page: Callable[[int, str], "str | web.Response"] = lambda nth, page: page
+    """Makes the answer of the nth page of a listing, from 1, out of its XML."""
+
+    page_size: int = PAGE
+    """Most objects on a page."""
 
     authorizations: set[str] = field(default_factory=set)
     """The ``Authorization`` headers that came, one a request."""
@@ -142,6 +183,8 @@ class _Service:
             path = f"{host.removesuffix('.localhost')}/{path}"
         name, _, key = path.partition("/")
         query = {k: v[-1] for k, v in parse_qs(request.query_string, keep_blank_values=True).items()}
+        if server.moved:
+            return web.Response(status=301)
         bucket = server.buckets.get(name)
         if bucket is None:
             return _error(404, "NoSuchBucket")
@@ -167,16 +210,19 @@ class _Service:
             return web.Response()
         if self.server.list_error:
             return _error(*self.server.list_error)
-        return _xml(self._list_page(bucket, query))
+        nth, _, after = query.get("continuation-token", "").partition(":")
+        answer = self.server.on_page(int(nth or 1), self._list_page(bucket, query, int(nth or 1), after))
+        return _xml(answer) if isinstance(answer, str) else answer
 
-    def _list_page(self, bucket, query):
+    def _list_page(self, bucket, query, nth, after):
         self.server.num_lists += 1
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        after = query.get("continuation-token") or query.get("start-after", "")
-        limit = min(int(query.get("max-keys", PAGE)), PAGE)
+        after = after or query.get("start-after", "")
+        limit = min(int(query.get("max-keys", self.server.page_size)), self.server.page_size)
         contents, folders, last, more = [], [], "", False
-        for key in self._sorted_keys(bucket):
-            if not key.startswith(prefix) or key <= after:
+        keys = self._sorted_keys(bucket)
+        for key in islice(keys, bisect_right(keys, after), None):
+            if not key.startswith(prefix):
                 continue
             rest = key[len(prefix) :]
             folder = prefix + rest.split(delimiter, 1)[0] + delimiter if delimiter and delimiter in rest else ""
@@ -189,7 +235,7 @@ class _Service:
             last = key
             folders.append(folder) if folder else contents.append(key)
         parts = [f"<IsTruncated>{str(more).lower()}</IsTruncated><KeyCount>{len(contents) + len(folders)}</KeyCount>"]
-        parts += [f"<NextContinuationToken>{escape(last)}</NextContinuationToken>"] if more else []
+        parts += [f"<NextContinuationToken>{nth + 1}:{escape(last)}</NextContinuationToken>"] if more else []
         for key in contents:
             found = bucket[key]
             parts.append(
@@ -204,7 +250,7 @@ class _Service:
         cached = getattr(self, "_sorted", None)
         if cached is None or cached[0] is not bucket or len(cached[1]) != len(bucket):
             self._sorted = cached = (bucket, sorted(bucket))
-        return cached[1] if len(bucket) > PAGE else sorted(bucket)
+        return cached[1] if len(bucket) > 1000 else sorted(bucket)
 
     async def _write(self, request, bucket, key):
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -243,9 +289,10 @@ class _Service:
         wanted = request.headers.get("If-Match")
         if wanted and server.enforce_if_match and wanted != found.etag:
             return _error(412, "PreconditionFailed")
-        refusals = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "skew": "RequestTimeTooSkewed"}
-        if kind in refusals:
-            return _error(_NO_ERROR[refusals[kind]], refusals[kind])
+        if kind in _REFUSALS:
+            return _error(*_REFUSALS[kind])
+        if kind == "silent":
+            await asyncio.sleep(_STALL_S)
         return await self._send(request, found, kind)
 
     async def _send(self, request, found, kind):
@@ -253,6 +300,10 @@ class _Service:
         if (wanted := request.headers.get("Range")) and kind != "range ignored":
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             start, end, status = int(first), min(int(last) + 1 if last else end, end), self.server.range_status
+            if start >= found.num_bytes:
+                return _error(416, "InvalidRange")
+            if kind == "other range":
+                start, end = max(0, start - 1000), end - min(start, 1000)
         headers = {
             "ETag": found.etag,
             "Last-Modified": f"{found.modified:%a, %d %b %Y %H:%M:%S GMT}",
@@ -262,6 +313,12 @@ class _Service:
         if wanted and kind != "range ignored":
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.num_bytes}"
         answer = web.StreamResponse(status=status, headers=headers)
+        if kind == "no etag":
+            del answer.headers["ETag"]
+        elif self.server.weak_etags:
+            answer.headers["ETag"] = f"W/{found.etag}"
+        if kind == "wrong checksum":
+            answer.headers["x-amz-checksum-crc32"] = "AAAAAA=="
         if kind == "short chunk":
             answer.enable_chunked_encoding()
         else:

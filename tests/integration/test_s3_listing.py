@@ -106,11 +106,11 @@ def test_objects_are_taken_and_the_rest_is_left(namespace, between, declared):
     rest = "<IsTruncated>true</IsTruncated></ListBucketResult>"
     body, added = take(f"{declared}<ListBucketResult {namespace}>{objects}{rest}")
     assert body == f"{declared}<ListBucketResult {namespace}>{rest}"
-    entries = s3_listing._entries(None, {**added, "EncodingType": "url"})
+    entries = s3_listing._entries(None, {**added, "EncodingType": "url"}, "bucket/")
     infos = [ObjectInfo.from_listing(each["Key"], each) for each in entries]
     assert [(info.key, info.num_bytes, info.etag) for info in infos] == [(key, 3, '"e"') for key in ("a", "b&c", "d +")]
     assert infos[0].modified_s == 1795386900.123
-    assert s3_listing._entries(None, added)[2]["Key"] == "d+%2B"  # no server that encodes keys
+    assert s3_listing._entries(None, added, "bucket/")[2]["Key"] == "d+%2B"  # no server that encodes keys
 
 
 WHOLE = f"<ListBucketResult>{OBJECT.format(key='a')}</ListBucketResult>"
@@ -148,6 +148,8 @@ def test_errors_are_left_to_botocore():
 
 ODD = {
     "no size": ("<Size>3</Size>", ""),
+    "no such size": ("<Size>3</Size>", "<Size>many</Size>"),
+    "no version": ("&quot;e&quot;", "&quot;&quot;"),
     "odd time": ("2026-11-22T22:35:00.123Z", "Sun, 22 Nov 2026 22:35:00 GMT"),
     "time of no zone": ("00.123Z", "00.123"),
 }
@@ -155,10 +157,11 @@ ODD = {
 
 @pytest.mark.parametrize(("known", "odd"), ODD.values(), ids=ODD)
 def test_objects_that_are_not_as_expected_are_read_by_botocore(monkeypatch, known, odd):
-    monkeypatch.setattr(s3_listing, "_parse", lambda fs, body: [{"Key": body}])
+    entry = {"Size": 3, "ETag": "e", "LastModified": "some time"}
+    monkeypatch.setattr(s3_listing, "_parse", lambda fs, body: [{"Key": body, **entry}])
     xml = WHOLE.replace(known, odd)
     _, added = take(xml)
-    assert s3_listing._entries(None, added) == [{"Key": xml.encode()}]
+    assert s3_listing._entries(None, added, "bucket/") == [{"Key": xml.encode(), **entry}]
 
 
 def test_botocore_reads_them_with_what_the_whole_answer_declares(listed):
@@ -166,7 +169,7 @@ def test_botocore_reads_them_with_what_the_whole_answer_declares(listed):
         "<Owner", "<Owner xsi:nil='true'"
     )
     _, added = take(xml)
-    [entry] = s3_listing._entries(listed.location()._fs, added)
+    [entry] = s3_listing._entries(listed.location()._fs, added, "bucket/")
     assert (entry["Key"], entry["Size"], entry["ETag"]) == ("a", 3, '"e"')
 
 

@@ -46,7 +46,9 @@ def impatient(server, transport, monkeypatch):
     server.reads.clear()
     server.read_conditions.clear()
     server.on_read = lambda key, nth: None
+    server.on_page = lambda nth, page: page
     server.enforce_if_match, server.range_status = True, 206
+    server.weak_etags, server.moved = False, False
     yield
     assert all(server.read_conditions), f"{server.read_conditions.count('')} reads without If-Match"
 

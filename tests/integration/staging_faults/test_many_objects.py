@@ -74,14 +74,3 @@ def test_a_storm_of_every_fault_ends_right_once_retried(server, bucket_name, con
             assert_nothing_looks_whole(context)
     assert [fault.kind for fault in faults if fault.num_strikes == 0] == []
     assert_right(server, bucket_name, context, product)
-
-
-def test_a_listing_that_fails_is_never_a_smaller_dataset(server, bucket_name, context):
-    put_small_objects(server, bucket_name)
-    server.list_error = (500, "InternalError")
-    try:
-        with pytest.raises(StorageUnavailableError):
-            stage_references([reference(server, bucket_name)], context)
-    finally:
-        server.list_error = None
-    assert not (context.home / "datasets").exists()

@@ -105,7 +105,7 @@ class FastReader:
             return None
         return data if data is not None and len(data) == num_bytes else None
 
-    def stream(self, path: str, etag: str, num_bytes: int) -> Iterator[memoryview]:
+    def stream(self, path: str, etag: str, num_bytes: int, first: int = 0) -> Iterator[memoryview]:
         """The bytes of one version of an object as they arrive, where the server does not give ranges as it should.
 
         Most of them come in one answer. It does not begin at the first byte: of one that does, rclone's server
@@ -115,6 +115,7 @@ class FastReader:
             path: ``bucket/key``.
             etag: What ``If-Match`` asks for, in quotes.
             num_bytes: Size of the object, more than ``_HEAD_BYTES``.
+            first: The first byte that is wanted.
 
         Yields:
             Bytes in their order; fewer than there are where something fails, whatever the reason.
@@ -122,15 +123,19 @@ class FastReader:
         if self._failures >= _GIVE_UP_AFTER:
             return
         try:
-            for range_header, wanted in (_HEAD, _HEAD_BYTES), (_REST, num_bytes - _HEAD_BYTES):
+            head_and_rest = ((_HEAD, _HEAD_BYTES), (_REST, num_bytes - _HEAD_BYTES))
+            for range_header, wanted in ((f"bytes={first}-", num_bytes - first),) if first else head_and_rest:
                 answer = self._get(path, etag, None, range_header)
                 sent = answer.meta["size"]
-                is_whole = range_header == _HEAD and sent == num_bytes  # of a server that knows no ranges
+                is_whole = range_header != _REST and sent == num_bytes  # of a server that knows no ranges
                 if answer.meta["e_tag"] != etag or not (is_whole or sent == wanted):
                     return
+                unwanted = first if is_whole else 0
                 for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
                     sent -= len(chunk)
-                    yield memoryview(chunk)
+                    if unwanted < len(chunk):
+                        yield memoryview(chunk)[unwanted:]
+                    unwanted = max(0, unwanted - len(chunk))
                 if is_whole or sent != 0:  # nothing may follow a short answer
                     return
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong

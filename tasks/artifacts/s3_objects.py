@@ -144,8 +144,16 @@ def read_whole(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) ->
     return _read_block(fs, FastReader.of(fs) if fast else None, path, info, 0, info.num_bytes, url)
 
 
-def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -> Iterator[Block]:
+def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, first: int = 0, *, fast: bool) -> Iterator[Block]:
     """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
+
+    Args:
+        fs: The filesystem.
+        path: ``bucket/key``.
+        info: The version.
+        url: What is read, for messages.
+        first: The first byte to read.
+        fast: Whether obstore may read.
 
     Raises:
         ObjectChangedError: An answer was of another version.
@@ -157,9 +165,9 @@ def read_blocks(fs: Any, path: str, info: ObjectInfo, url: str, *, fast: bool) -
     def read(start: int) -> Block:
         return _read_block(fs, reader, path, info, start, min(start + BLOCK_BYTES, info.num_bytes), url)
 
-    position = 0
-    if reader and not reader.gives_ranges(path, etag):
-        for chunk in take_ahead(reader.stream(path, etag, info.num_bytes), _CHUNKS_AHEAD):
+    position = first
+    if reader and position < info.num_bytes and not reader.gives_ranges(path, etag):
+        for chunk in take_ahead(reader.stream(path, etag, info.num_bytes, first), _CHUNKS_AHEAD):
             position += len(chunk)
             yield chunk
         reader = None  # what is missing is left to s3fs

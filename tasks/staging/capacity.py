@@ -11,6 +11,7 @@ from pathlib import Path
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.errors import DiskFullError, PermanentError
 from trainyard.tasks.staging.listing import Listing
+from trainyard.tasks.staging.unfinished import UnfinishedObjects
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EIO, errno.EROFS, errno.EUCLEAN}  # filesystems make themselves read-only when their disk fails
@@ -20,13 +21,14 @@ _SPARE_BYTES = 16 << 20
 """Room for the index, directories and the store's manifests."""
 
 
-def room_needed(listing: Listing, objects: Sequence[ObjectInfo], scratch: Path) -> int:
+def room_needed(listing: Listing, objects: Sequence[ObjectInfo], scratch: Path, unfinished: UnfinishedObjects) -> int:
     """Bytes that objects will take on this machine's disk: none where they share those of the user's own files.
 
     Args:
         listing: Where the objects are.
         objects: Those that are to be transferred; the first is tried.
         scratch: A directory on the disk that they go to.
+        unfinished: What has room of its own already.
     """
     if not objects:
         return 0
@@ -35,7 +37,10 @@ def room_needed(listing: Listing, objects: Sequence[ObjectInfo], scratch: Path) 
         is_shared = listing.location_of(objects[0]).share_version(objects[0], tried) is not None
     finally:
         tried.unlink(missing_ok=True)
-    return 0 if is_shared else sum(info.num_bytes for info in objects)
+    if is_shared:
+        return 0
+    held = sum(unfinished.held_bytes(listing, info) for info in objects)
+    return sum(info.num_bytes for info in objects) - held
 
 
 def require_room(home: Path, listing: Listing, needed_bytes: int) -> None:

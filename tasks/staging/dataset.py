@@ -5,6 +5,7 @@ Below the home directory::
     objects/<first two digits>/<sha256>    the pool: one read-only file for each content
     objects/index.sqlite                   which object version has which digest, which file has been proven
     objects/partial/                       unfinished files of running processes
+    objects/unfinished/                    large objects whose transfer may have been interrupted
     datasets/<sha256>/data/<key>           a dataset: hard links into the pool
     damaged/                               what was found not to be what its name says
 """
@@ -42,6 +43,7 @@ from trainyard.tasks.staging.pool import ObjectPool, move_aside, staging_lock
 from trainyard.tasks.staging.progress import ProgressMeter, StagingProgress
 from trainyard.tasks.staging.scratch import scratch_directory
 from trainyard.tasks.staging.transfer import fetch_objects
+from trainyard.tasks.staging.unfinished import UnfinishedObjects, remove_unused
 
 Report = Callable[[StagingProgress], None]
 _Staged = StagedDataset | DatasetManifest
@@ -76,7 +78,7 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
     with _staging_area(context) as area:
         standing = [_find_standing(listing, area) for listing in listings]
-        _foresee_room(listings, standing, area)
+        _foresee_room(listings, standing, area, meter)
         staged = [
             _stage_listing(listing, found, area, meter) for listing, found in zip(listings, standing, strict=True)
         ]
@@ -130,6 +132,7 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
         closing(StagingIndex(_index_path(home))) as index,
         scratch_directory(home / "objects" / "partial") as scratch,
     ):
+        remove_unused(_unfinished_path(home))
         yield _StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
@@ -221,9 +224,10 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     digests = _held_digests(listing, area)
     meter.add_reused(len(digests))
     missing = [info for info in listing.objects if info.key not in digests]
-    require_room(area.home, listing, room_needed(listing, missing, area.scratch))
+    unfinished = UnfinishedObjects(_unfinished_path(area.home), meter.add_found)
+    require_room(area.home, listing, room_needed(listing, missing, area.scratch, unfinished))
     meter.expect_bytes(sum(info.num_bytes for info in missing))
-    for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
+    for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes, unfinished):
         with area.index.batch():
             area.pool.adopt([file for _, file in finished])
             for info, file in finished:
@@ -234,17 +238,20 @@ def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dic
     return digests
 
 
-def _foresee_room(listings: Sequence[Listing], standing: Sequence[_Staged | None], area: _StagingArea) -> None:
+def _foresee_room(
+    listings: Sequence[Listing], standing: Sequence[_Staged | None], area: _StagingArea, meter: ProgressMeter
+) -> None:
     """Before the first byte; a single dataset without a copy is looked at when its transfer begins."""
     copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
     if len(listings) == 1 and not copied_bytes:
         return
     missing_bytes = 0
+    unfinished = UnfinishedObjects(_unfinished_path(area.home), meter.add_found)
     for listing, dataset in zip(listings, standing, strict=True):
         if dataset is None:
             held = _held_digests(listing, area)
             missing = [info for info in listing.objects if info.key not in held]
-            missing_bytes += room_needed(listing, missing, area.scratch)
+            missing_bytes += room_needed(listing, missing, area.scratch, unfinished)
     require_room_for_all(area.home, missing_bytes, copied_bytes)
 
 
@@ -285,3 +292,7 @@ def _clear_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) ->
 
 def _index_path(home: Path) -> Path:
     return home / "objects" / "index.sqlite"
+
+
+def _unfinished_path(home: Path) -> Path:
+    return home / "objects" / "unfinished"

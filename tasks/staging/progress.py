@@ -93,6 +93,11 @@ class ProgressMeter:
         with self._lock:
             self._transferred_bytes += num_bytes
 
+    def add_found(self, num_bytes: int) -> None:
+        """Count bytes that need not be transferred, for an earlier staging has left them; any thread may call it."""
+        with self._lock:
+            self._missing_bytes -= num_bytes
+
     def add_reused(self, num_objects: int) -> None:
         """Count objects that were in place already."""
         self._num_objects += num_objects

@@ -67,7 +67,7 @@ def test_where_nothing_can_be_written_what_saves_time_is_left_out(tmp_path):
     with closing(StagingIndex(tmp_path / "index.sqlite")) as index:
         index.remember_directory("dataset", "state")
         index.remember_product("source", "listing", "product")
-        index._connection.execute("PRAGMA query_only = ON")
+        index._file.run(lambda connection: connection.execute("PRAGMA query_only = ON"))
         index.remember_directory("dataset", "other")
         index.remember_product("source", "other", "product")
         assert index.is_proven("dataset", "state") and not index.is_proven("dataset", "other")

@@ -11,7 +11,7 @@ Below the home directory::
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from trainyard.tasks.staging.listing import Listing, list_reference
 from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
 from trainyard.tasks.staging.pool import ObjectPool, move_aside, staging_lock
 from trainyard.tasks.staging.progress import ProgressMeter, StagingProgress
-from trainyard.tasks.staging.scratch import scratch_directory
+from trainyard.tasks.staging.scratch import remove_abandoned, scratch_directory
 from trainyard.tasks.staging.transfer import fetch_objects
 from trainyard.tasks.staging.unfinished import UnfinishedObjects, remove_unused
 
@@ -87,6 +87,12 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
     return StagedData(datasets=tuple(_describe(*pair, context) for pair in zip(listings, staged, strict=True)))
 
 
+def remove_leftovers(home: Path) -> None:
+    """Remove what killed stagings have left below a home directory, and unfinished objects that nobody goes on with."""
+    remove_abandoned(_scratch_root(home))
+    remove_unused(_unfinished_path(home))
+
+
 @rarely_collected()
 def verify_staged(product: StagedData, context: StageContext) -> None:
     """Prove that the files of every dataset are on this machine, right and with nothing beside them.
@@ -130,9 +136,11 @@ def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
     with (
         disk_errors_translated(home),
         closing(StagingIndex(_index_path(home))) as index,
-        scratch_directory(home / "objects" / "partial") as scratch,
+        ExitStack() as stack,
     ):
-        remove_unused(_unfinished_path(home))
+        remove_leftovers(home)
+        with staging_lock(home):  # 'trainyard gc' leaves the pool alone from here on, or is done with it
+            scratch = stack.enter_context(scratch_directory(_scratch_root(home)))
         yield _StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
@@ -292,6 +300,10 @@ def _clear_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) ->
 
 def _index_path(home: Path) -> Path:
     return home / "objects" / "index.sqlite"
+
+
+def _scratch_root(home: Path) -> Path:
+    return home / "objects" / "partial"
 
 
 def _unfinished_path(home: Path) -> Path:

@@ -2,9 +2,12 @@ import hashlib
 import os
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from tests.unit.staging.staged import damage_bytes
+from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.staging import index
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.pool import FinishedFile, ObjectPool
@@ -61,6 +64,19 @@ def test_what_is_damaged_in_the_pool_is_replaced_and_kept_to_look_at(pool, finis
     pool.adopt(twice)
     assert content(pool, twice[0]) == b"same"
     assert [aside.read_bytes() for aside in (tmp_path / "damaged").iterdir()] == [damage]
+
+
+@pytest.mark.parametrize("harm", ["damaged", "removed"])
+def test_content_that_cannot_be_linked_was_damaged_or_removed(pool, finish, tmp_path, harm):
+    finished = finish(b"same", "a")
+    pool.adopt([finished])
+    path = Path(pool.path(finished.sha256))
+    if harm == "removed":
+        path.unlink()
+    else:
+        damage_bytes(path)
+    with pytest.raises(ArtifactDamagedError, match=f"was {harm}"):
+        pool.link([(finished.sha256, 4)], [str(tmp_path / "one")])
 
 
 def test_files_of_the_pool_are_read_only_and_need_not_be_hashed_again(pool, finish, monkeypatch):

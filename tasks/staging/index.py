@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -39,6 +39,8 @@ class StagingIndex:
     """
 
     def __init__(self, path: Path) -> None:
+        self.tick: Callable[[], None] = lambda: None
+        """Called now and then while files are hashed."""
         self._num_batches = 0
         self._objects: list[tuple[str, str, int, str, str]] = []
         self._proofs: dict[_Identity, tuple[_State, str]] = {}
@@ -107,7 +109,7 @@ class StagingIndex:
             return False
         if proofs.get(_identity(status)) == (_state(status), sha256):
             return True
-        if digest_file(Path(path))[0] != sha256:
+        if digest_file(Path(path), self.tick)[0] != sha256:
             return False
         self.remember_file(status, sha256)
         return True

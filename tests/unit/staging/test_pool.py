@@ -111,7 +111,7 @@ def test_links_of_proven_files_are_not_hashed_again(pool, finish, tmp_path, monk
     finished = finish(b"same", "a")
     pool.adopt([finished])
     hashed = []
-    monkeypatch.setattr(index, "digest_file", lambda path: hashed.append(path))
+    monkeypatch.setattr(index, "digest_file", lambda path, *_: hashed.append(path))
     targets = [tmp_path / "one", tmp_path / "two"]
     with pool._index.batch():
         pool.link([(finished.sha256, 4)] * 2, map(str, targets))

@@ -52,7 +52,8 @@ def staging_area(context: StageContext) -> Iterator[StagingArea]:
         remove_leftovers(home)
         with staging_lock(home):  # 'trainyard gc' leaves the pool alone from here on, or is done with it
             scratch = stack.enter_context(scratch_directory(_scratch_root(home)))
-        yield StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
+        with disk_errors_translated(home):  # before the scratch directory goes: the message tells what was left
+            yield StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
 
 
 def remove_leftovers(home: Path) -> None:

@@ -42,6 +42,7 @@ from trainyard.tasks.staging.listing import Listing, list_reference
 from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
 from trainyard.tasks.staging.pool import move_aside, staging_lock
 from trainyard.tasks.staging.progress import ProgressMeter, StagingProgress
+from trainyard.tasks.staging.room import Disk, Room
 from trainyard.tasks.staging.transfer import fetch_objects
 from trainyard.tasks.staging.unfinished import UnfinishedObjects
 
@@ -234,18 +235,19 @@ def _foresee(
         How many bytes of each listing the meter expects then.
     """
     foreseen = [0] * len(listings)
-    copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
-    if len(listings) == 1 and not copied_bytes:
+    disk = Disk.of(area.scratch)
+    copied = [Room.of(listing.objects, disk) for listing in listings if listing.reference.mode == "download"]
+    if len(listings) == 1 and not copied:
         return foreseen
-    room = 0
+    missing_room = Room()
     unfinished = UnfinishedObjects(unfinished_path(area.home), meter.add_found)
     for n, (listing, dataset) in enumerate(zip(listings, standing, strict=True)):
         if dataset is None:
             held = area.held_digests(listing)
             missing = [info for info in listing.objects if info.key not in held]
-            room += room_needed(listing, missing, area.scratch, unfinished)
+            missing_room += room_needed(listing, missing, area.scratch, unfinished)
             foreseen[n] = _size_of(missing)
-    require_room_for_all(area.home, room, copied_bytes)
+    require_room_for_all(area.home, missing_room, sum(copied, Room()))
     meter.expect_bytes(sum(foreseen))
     return foreseen
 

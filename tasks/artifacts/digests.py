@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,10 +28,22 @@ def read_chunks(stream: IO[bytes]) -> Iterable[bytes]:
     return iter(lambda: stream.read(CHUNK_BYTES), b"")
 
 
-def digest_file(path: Path) -> tuple[str, int]:
-    """SHA-256 and size in bytes of a file."""
+def digest_file(path: Path, tick: Callable[[], None] | None = None) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a file.
+
+    Args:
+        path: The file.
+        tick: Called with each mebibyte.
+    """
     with path.open("rb") as stream:
-        return digest_chunks(read_chunks(stream))
+        chunks = read_chunks(stream)
+        return digest_chunks(chunks if tick is None else _with_ticks(chunks, tick))
+
+
+def _with_ticks(chunks: Iterable[bytes], tick: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        tick()
 
 
 def canonical_json(value: Any) -> bytes:

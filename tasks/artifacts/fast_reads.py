@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 1 << 18
-_OVERLAP = 64
-_HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES - _OVERLAP}-"
+OVERLAP_BYTES = 64
+_HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES - OVERLAP_BYTES}-"
 """The two answers that an object is streamed in: a short one, and all that follows. obstore does not tell which bytes
 an answer says that it is of (``Content-Range``); that the second begins with the end of the first one does."""
 _BLOCK_LASTS, _STREAM_LASTS = timedelta(minutes=10), timedelta(days=1)
@@ -112,7 +112,7 @@ class FastReader:
             return None
         return data if data is not None and len(data) == num_bytes else None
 
-    def stream(self, path: str, etag: str, num_bytes: int) -> Iterator[memoryview]:
+    def stream(self, path: str, etag: str, num_bytes: int, first: int = 0, before: bytes = b"") -> Iterator[memoryview]:
         """The bytes of one version of an object as they arrive, where the server does not give ranges as it should.
 
         Most of them come in one answer. It does not begin at the first byte: of one that does, rclone's server
@@ -122,6 +122,9 @@ class FastReader:
             path: ``bucket/key``.
             etag: What ``If-Match`` asks for, in quotes.
             num_bytes: Size of the object, more than ``_HEAD_BYTES``.
+            first: The first byte that is wanted.
+            before: The bytes right before it, from which it is known that an answer begins where it should; without
+                them, all of the object is taken, if that is what comes.
 
         Yields:
             Bytes in their order; fewer than there are where something fails, whatever the reason.
@@ -129,18 +132,21 @@ class FastReader:
         if self._failures >= _GIVE_UP_AFTER:
             return
         try:
-            given, end = 0, b""
-            for range_header, start in (_HEAD, 0), (_REST, _HEAD_BYTES - _OVERLAP):
+            given, end = first, before
+            rest = ((f"bytes={first - len(before)}-", first - len(before)),)
+            for range_header, start in rest if first else ((_HEAD, 0), (_REST, _HEAD_BYTES - OVERLAP_BYTES)):
                 answer = self._get(path, etag, None, range_header)
                 sent = answer.meta["size"]
-                is_whole = start == 0 and sent == num_bytes  # of a server that knows no ranges
-                wanted = num_bytes - start if start else _HEAD_BYTES
-                if not _is_version(answer, etag) or not (is_whole or sent == wanted):
+                is_whole = range_header != _REST and sent == num_bytes  # of a server that knows no ranges
+                is_part = sent == (_HEAD_BYTES if range_header == _HEAD else num_bytes - start)
+                is_proven = is_whole or (is_part and bool(end or not start))
+                if not (_is_version(answer, etag) and is_proven):
                     return
-                for chunk in _after(end, answer.stream(min_chunk_size=CHUNK_BYTES)):
+                chunks = answer.stream(min_chunk_size=CHUNK_BYTES)
+                for chunk in _beyond(first, chunks) if is_whole else _after(end, chunks):
                     given += len(chunk)
                     yield chunk
-                    end = bytes(chunk[-_OVERLAP:])
+                    end = bytes(chunk[-OVERLAP_BYTES:])
                 if is_whole or given != start + sent:  # nothing may follow a short answer
                     return
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
@@ -195,6 +201,14 @@ class FastReader:
 
 def _is_version(answer: "GetResult", etag: str) -> bool:
     return bare_etag(answer.meta["e_tag"] or "") == bare_etag(etag)
+
+
+def _beyond(first: int, chunks: Iterable[bytes]) -> Iterator[memoryview]:
+    """What follows the first so many bytes."""
+    for chunk in chunks:
+        if first < len(chunk):
+            yield memoryview(chunk)[first:]
+        first = max(0, first - len(chunk))
 
 
 def _after(end: bytes, chunks: Iterable[bytes]) -> Iterator[memoryview]:

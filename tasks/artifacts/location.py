@@ -152,27 +152,31 @@ class Location:
         except StorageNotFoundError as error:
             raise changed(self.url) from error
 
-    def read_version(self, info: ObjectInfo) -> Iterator[Block]:
+    def begins_anywhere(self, info: ObjectInfo) -> bool:
+        """Whether ``read_version`` may begin in the middle: the storage gives ranges of one version."""
+        return self._is_s3 and info.etag is not None
+
+    def read_version(self, info: ObjectInfo, start: int = 0) -> Iterator[Block]:
         """The bytes of one listed version of the object here, a block at a time; never a mixture.
 
         Args:
             info: The object, as it was listed.
+            start: The first byte to read; another than 0 only where it ``begins_anywhere``.
 
         Raises:
             ObjectChangedError: The object is not, or no longer, that version.
             StorageUnavailableError: Fewer bytes came than were listed.
         """
-        whole = self.read_whole(info)
+        whole = self.read_whole(info) if not start else None
         if whole is not None:
             yield whole
             return
-        ranged = self._is_s3 and info.etag is not None
         blocks = (
-            s3_objects.read_blocks(self._fs, self._path, info, self.url, self._is_stopped, fast=self._fast)
-            if ranged
+            s3_objects.read_blocks(self._fs, self._path, info, self.url, self._is_stopped, start, fast=self._fast)
+            if self.begins_anywhere(info)
             else self._read_stream()
         )
-        num_bytes = 0
+        num_bytes = start
         try:
             for block in blocks:
                 num_bytes += len(block)

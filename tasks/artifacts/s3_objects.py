@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainyard.tasks.artifacts.digests import CHUNK_BYTES
-from trainyard.tasks.artifacts.fast_reads import FastReader
+from trainyard.tasks.artifacts.fast_reads import OVERLAP_BYTES, FastReader
 from trainyard.tasks.artifacts.objects import ObjectInfo, bare_etag, is_folder_marker
 from trainyard.tasks.artifacts.read_ahead import Block, never, read_ahead, take_ahead
 from trainyard.tasks.artifacts.s3_listing import checked_entry, checked_page
@@ -173,9 +173,25 @@ def read_whole(
 
 
 def read_blocks(
-    fs: Any, path: str, info: ObjectInfo, url: str, is_stopped: Callable[[], bool] = never, *, fast: bool
+    fs: Any,
+    path: str,
+    info: ObjectInfo,
+    url: str,
+    is_stopped: Callable[[], bool] = never,
+    first: int = 0,
+    *,
+    fast: bool,
 ) -> Iterator[Block]:
     """The bytes of one version of an object, in ranged reads that each carry ``If-Match``, some of them ahead.
+
+    Args:
+        fs: The filesystem.
+        path: ``bucket/key``.
+        info: The version.
+        url: What is read, for messages.
+        is_stopped: Whether nobody waits for it any more.
+        first: The first byte to read.
+        fast: Whether obstore may read.
 
     Raises:
         ObjectChangedError: An answer was of another version.
@@ -188,9 +204,10 @@ def read_blocks(
     def read(start: int) -> Block:
         return _read_block(wanted, reader, start, min(start + BLOCK_BYTES, info.num_bytes))
 
-    position = 0
-    if reader and not reader.gives_ranges(path, etag):
-        for chunk in take_ahead(reader.stream(path, etag, info.num_bytes), _CHUNKS_AHEAD):
+    position = first
+    if reader and position < info.num_bytes and not reader.gives_ranges(path, etag):
+        stream = reader.stream(path, etag, info.num_bytes, first, _bytes_before(wanted, first))
+        for chunk in take_ahead(stream, _CHUNKS_AHEAD):
             position += len(chunk)
             yield chunk
         reader = None  # what is missing is left to s3fs
@@ -210,6 +227,14 @@ class _Wanted:
     def is_all(self, start: int, end: int) -> bool:
         """Whether these bytes are the whole object."""
         return (start, end) == (0, self.info.num_bytes)
+
+
+def _bytes_before(wanted: _Wanted, first: int) -> bytes:
+    """Some bytes before one, as s3fs reads them; none where the server knows no ranges."""
+    try:
+        return bytes(_read_block(wanted, None, max(0, first - OVERLAP_BYTES), first)) if first else b""
+    except StorageUnavailableError:
+        return b""
 
 
 def _read_block(wanted: _Wanted, reader: FastReader | None, start: int, end: int) -> Block:

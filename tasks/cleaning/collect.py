@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.cleaning.home_inventory import pool_files, server_bytes, take_home_inventory
 from trainyard.tasks.cleaning.plan import Inventory, Item, Limits, Plan, common, plan_removal
+from trainyard.tasks.cleaning.staging_at_work import is_staging, without_pool
 from trainyard.tasks.cleaning.store_inventory import take_store_inventory
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.runtime.scratch import remove_abandoned
@@ -65,6 +66,8 @@ def collect_garbage(store: ArtifactStore, home: Path, limits: Limits, *, dry_run
                 return found
             again = _look(store, home, limits)
             agreed = replace(again, store=common(found.store, again.store), home=common(found.home, again.home))
+            if is_staging(home):
+                agreed = replace(agreed, home=without_pool(agreed.home, home))
             _clean_store(store, agreed.store)
             _clean_home(home, agreed.home)
             return agreed
@@ -134,6 +137,8 @@ def _held(home: Path, item: Item) -> AbstractContextManager[object]:
 def _unlink_unneeded(home: Path, ids: Iterable[str]) -> None:
     wanted = set(ids)
     with FileLock(home / "objects" / ".lock"):
+        if is_staging(home):  # since a moment ago
+            return
         for id_, path in pool_files(home):
             if id_ in wanted:
                 path.unlink(missing_ok=True)

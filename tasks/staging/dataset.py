@@ -5,13 +5,14 @@ Below the home directory::
     objects/<first two digits>/<sha256>    the pool: one read-only file for each content
     objects/index.sqlite                   which object version has which digest, which file has been proven
     objects/partial/                       unfinished files of running processes
+    objects/unfinished/                    large objects whose transfer may have been interrupted
     datasets/<sha256>/data/<key>           a dataset: hard links into the pool
     damaged/                               what was found not to be what its name says
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
+from trainyard.tasks.staging.area import StagingArea, index_path, staging_area, unfinished_path
 from trainyard.tasks.staging.capacity import (
     disk_errors_translated,
     require_room,
@@ -38,10 +40,11 @@ from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.keys import check_folded
 from trainyard.tasks.staging.listing import Listing, list_reference
 from trainyard.tasks.staging.manifest import DatasetManifest, ManifestEntry
-from trainyard.tasks.staging.pool import ObjectPool, move_aside, staging_lock
+from trainyard.tasks.staging.pool import move_aside, staging_lock
 from trainyard.tasks.staging.progress import ProgressMeter, StagingProgress
-from trainyard.tasks.staging.scratch import scratch_directory
+from trainyard.tasks.staging.room import Disk, Room
 from trainyard.tasks.staging.transfer import fetch_objects
+from trainyard.tasks.staging.unfinished import UnfinishedObjects
 
 Report = Callable[[StagingProgress], None]
 _Staged = StagedDataset | DatasetManifest
@@ -74,12 +77,11 @@ def stage_listings(listings: Sequence[Listing], context: StageContext, progress:
         return StagedData()
     total_objects = sum(len(listing.objects) for listing in listings)
     meter = ProgressMeter(total_objects, progress, Settings().progress_interval_s)
-    with _staging_area(context) as area:
+    with staging_area(context) as area:
+        area.index.tick = meter.tick
         standing = [_find_standing(listing, area) for listing in listings]
-        _foresee_room(listings, standing, area)
-        staged = [
-            _stage_listing(listing, found, area, meter) for listing, found in zip(listings, standing, strict=True)
-        ]
+        foreseen = _foresee(listings, standing, area, meter)
+        staged = [_stage_listing(*todo, area, meter) for todo in zip(listings, standing, foreseen, strict=True)]
     meter.finish()
     # Not above: an error of the store is not one of the home's disk.
     return StagedData(datasets=tuple(_describe(*pair, context) for pair in zip(listings, staged, strict=True)))
@@ -99,7 +101,7 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
     if not product.datasets:
         return
     home = context.home.absolute()
-    with disk_errors_translated(home), closing(StagingIndex(_index_path(home))) as index:
+    with disk_errors_translated(home), closing(StagingIndex(index_path(home))) as index:
         in_doubt = {dataset.sha256: dataset for dataset in product.datasets if not stands(home, dataset.sha256, index)}
         manifests = [_read_manifest(dataset, context.store) for dataset in in_doubt.values()]
         damages = [_clear_damage(home, manifest, index) for manifest in manifests]
@@ -110,39 +112,18 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
         touch_dataset(home, dataset.sha256)
 
 
-@dataclass(frozen=True, slots=True)
-class _StagingArea:
-    """What one staging works with."""
-
-    home: Path
-    store: ArtifactStore
-    index: StagingIndex
-    pool: ObjectPool
-    scratch: Path
-    timeout_s: float | None
-
-
-@contextmanager
-def _staging_area(context: StageContext) -> Iterator[_StagingArea]:
-    home = context.home.absolute()
-    with (
-        disk_errors_translated(home),
-        closing(StagingIndex(_index_path(home))) as index,
-        scratch_directory(home / "objects" / "partial") as scratch,
-    ):
-        yield _StagingArea(home, context.store, index, ObjectPool(home, index), scratch, context.timeout_s)
-
-
-def _stage_listing(listing: Listing, standing: _Staged | None, area: _StagingArea, meter: ProgressMeter) -> _Staged:
+def _stage_listing(
+    listing: Listing, standing: _Staged | None, foreseen_bytes: int, area: StagingArea, meter: ProgressMeter
+) -> _Staged:
     """The dataset that is listed, whose directory is there then."""
     if standing:
         meter.add_reused(len(listing.objects))
-    staged = standing or _fetch_dataset(listing, area, meter)
+    staged = standing or _fetch_dataset(listing, foreseen_bytes, area, meter)
     touch_dataset(area.home, staged.sha256)
     return staged
 
 
-def _find_standing(listing: Listing, area: _StagingArea) -> _Staged | None:
+def _find_standing(listing: Listing, area: StagingArea) -> _Staged | None:
     """The dataset that is listed, where its directory stands as it should; else None."""
     dataset = _find_unchanged(listing, area)
     if dataset:
@@ -154,7 +135,7 @@ def _find_standing(listing: Listing, area: _StagingArea) -> _Staged | None:
     return None if find_damage(area.home, manifest, area.index) else manifest
 
 
-def _find_unchanged(listing: Listing, area: _StagingArea) -> StagedDataset | None:
+def _find_unchanged(listing: Listing, area: StagingArea) -> StagedDataset | None:
     """What the last listing came to, if this one is the same; no object of it is gone through."""
     product = area.index.known_product(listing.source, _identity(listing, area.store))
     if product is None:
@@ -182,7 +163,7 @@ def _describe(listing: Listing, staged: _Staged, context: StageContext) -> Stage
         num_bytes=staged.num_bytes,
         manifest=context.store.put_bytes(staged.to_bytes()),
     )
-    with closing(StagingIndex(_index_path(context.home.absolute()))) as index:
+    with closing(StagingIndex(index_path(context.home.absolute()))) as index:
         index.remember_product(listing.source, _identity(listing, context.store), dataset.model_dump_json())
     return dataset
 
@@ -193,11 +174,11 @@ def _identity(listing: Listing, store: ArtifactStore) -> str:
     return digest_value([store.url, listing.single_object, listing.fingerprint, manifest_format])
 
 
-def _fetch_dataset(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> DatasetManifest:
+def _fetch_dataset(listing: Listing, foreseen_bytes: int, area: StagingArea, meter: ProgressMeter) -> DatasetManifest:
     """Bring what is missing, and make the dataset's directory."""
     check_folded((info.key for info in listing.objects), NameProbe(area.scratch))
     with exclusive(_source_lock(listing, area.home), "another run is fetching the same data", area.timeout_s):
-        digests = _transfer(listing, area, meter)
+        digests = _transfer(listing, foreseen_bytes, area, meter)
     manifest = _manifest(listing, digests)
     if _clear_damage(area.home, manifest, area.index):
         with area.index.batch():
@@ -215,46 +196,64 @@ def _source_lock(listing: Listing, home: Path) -> Path:
     return home / "locks" / f"source-{digest_value(listing.source)}.lock"
 
 
-def _transfer(listing: Listing, area: _StagingArea, meter: ProgressMeter) -> dict[str, str]:
-    """The digest of every object by key; afterwards the pool holds them all."""
+def _transfer(listing: Listing, foreseen_bytes: int, area: StagingArea, meter: ProgressMeter) -> dict[str, str]:
+    """The digest of every object by key; afterwards the pool holds them all.
+
+    Args:
+        listing: What is fetched.
+        foreseen_bytes: What the meter expects of it already.
+        area: Where to.
+        meter: Counts.
+    """
     source = listing.source
-    digests = _held_digests(listing, area)
+    digests = area.held_digests(listing)
     meter.add_reused(len(digests))
     missing = [info for info in listing.objects if info.key not in digests]
-    require_room(area.home, listing, room_needed(listing, missing, area.scratch))
-    meter.expect_bytes(sum(info.num_bytes for info in missing))
-    for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes):
-        with area.index.batch():
-            area.pool.adopt([file for _, file in finished])
-            for info, file in finished:
-                area.index.remember_object(source, info, file.sha256)
-                digests[info.key] = file.sha256
-            meter.add_transferred(len(finished))
-        meter.tick()
+    unfinished = UnfinishedObjects(unfinished_path(area.home), meter.add_found)
+    require_room(area.home, listing, room_needed(listing, missing, area.scratch, unfinished))
+    meter.expect_bytes(_size_of(missing) - foreseen_bytes)
+    with meter.transferring():
+        for finished in fetch_objects(listing, missing, area.scratch, meter.add_bytes, unfinished):
+            with area.index.batch():
+                area.pool.adopt([file for _, file in finished])
+                for info, file in finished:
+                    area.index.remember_object(source, info, file.sha256)
+                    digests[info.key] = file.sha256
+                meter.add_transferred(len(finished))
+            meter.tick()
     return digests
 
 
-def _foresee_room(listings: Sequence[Listing], standing: Sequence[_Staged | None], area: _StagingArea) -> None:
-    """Before the first byte; a single dataset without a copy is looked at when its transfer begins."""
-    copied_bytes = sum(listing.num_bytes for listing in listings if listing.reference.mode == "download")
-    if len(listings) == 1 and not copied_bytes:
-        return
-    missing_bytes = 0
-    for listing, dataset in zip(listings, standing, strict=True):
+def _foresee(
+    listings: Sequence[Listing], standing: Sequence[_Staged | None], area: StagingArea, meter: ProgressMeter
+) -> list[int]:
+    """Prove that there is room for all, and tell the meter what is to be transferred, before the first byte is.
+
+    A single dataset without a copy is looked at when its transfer begins.
+
+    Returns:
+        How many bytes of each listing the meter expects then.
+    """
+    foreseen = [0] * len(listings)
+    disk = Disk.of(area.scratch)
+    copied = [Room.of(listing.objects, disk) for listing in listings if listing.reference.mode == "download"]
+    if len(listings) == 1 and not copied:
+        return foreseen
+    missing_room = Room()
+    unfinished = UnfinishedObjects(unfinished_path(area.home), meter.add_found)
+    for n, (listing, dataset) in enumerate(zip(listings, standing, strict=True)):
         if dataset is None:
-            held = _held_digests(listing, area)
+            held = area.held_digests(listing)
             missing = [info for info in listing.objects if info.key not in held]
-            missing_bytes += room_needed(listing, missing, area.scratch)
-    require_room_for_all(area.home, missing_bytes, copied_bytes)
+            missing_room += room_needed(listing, missing, area.scratch, unfinished)
+            foreseen[n] = _size_of(missing)
+    require_room_for_all(area.home, missing_room, sum(copied, Room()))
+    meter.expect_bytes(sum(foreseen))
+    return foreseen
 
 
-def _held_digests(listing: Listing, area: _StagingArea) -> dict[str, str]:
-    """The digest, by key, of each object whose listed version is in the pool already."""
-    with area.index.batch():
-        known = area.index.known_digests(listing.source, listing.objects)
-        found = [(info.key, known[info.key], info.num_bytes) for info in listing.objects if info.key in known]
-        held = area.pool.find_held((sha256, num_bytes) for _, sha256, num_bytes in found)
-        return {key: sha256 for (key, sha256, _), is_held in zip(found, held, strict=True) if is_held}
+def _size_of(objects: Iterable[ObjectInfo]) -> int:
+    return sum(info.num_bytes for info in objects)
 
 
 def _manifest(listing: Listing, digests: dict[str, str]) -> DatasetManifest:
@@ -281,7 +280,3 @@ def _clear_damage(home: Path, manifest: DatasetManifest, index: StagingIndex) ->
         if damage and directory.exists():
             return f"{damage} (moved to {move_aside(directory, home / 'damaged')})"
     return damage
-
-
-def _index_path(home: Path) -> Path:
-    return home / "objects" / "index.sqlite"

@@ -55,8 +55,15 @@ def syncing_together(directory: Path) -> Iterator[Sync | None]:
 
 
 @contextmanager
-def syncing_early(out: FileIO, total_bytes: int) -> Iterator[Callable[[int], None]]:
+def syncing_early(
+    out: FileIO, total_bytes: int, checkpoint: Callable[[], Callable[[], None]] | None = None
+) -> Iterator[Callable[[int], None]]:
     """Bring a large file to the disk while it arrives, so that the last fsync has little left to do.
+
+    Args:
+        out: The file.
+        total_bytes: Its size when all of it is there.
+        checkpoint: Called when a sync begins; gives what to call when it has ended.
 
     Yields:
         To be called with the bytes that were written so far. What it, or the end of the block, raises is the disk's
@@ -66,7 +73,12 @@ def syncing_early(out: FileIO, total_bytes: int) -> Iterator[Callable[[int], Non
         yield lambda num_bytes: None
         return
     begun: Future[None] | None = None
-    synced = 0
+    synced = out.tell()
+
+    def bring(then: Callable[[], None] | None) -> None:
+        os.fdatasync(out.fileno())
+        if then:
+            then()
 
     def sync(num_bytes: int) -> None:
         nonlocal begun, synced
@@ -74,7 +86,7 @@ def syncing_early(out: FileIO, total_bytes: int) -> Iterator[Callable[[int], Non
             return
         if begun:
             begun.result()
-        begun, synced = executor.submit(os.fdatasync, out.fileno()), num_bytes
+        begun, synced = executor.submit(bring, checkpoint() if checkpoint else None), num_bytes
 
     with ThreadPoolExecutor(1, thread_name_prefix="sync") as executor:
         yield sync

@@ -7,28 +7,18 @@ import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from trainyard.tasks.artifacts.digests import digest_file
 from trainyard.tasks.artifacts.objects import ObjectInfo
+from trainyard.tasks.staging.index_file import IndexFile
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sources (
-    source TEXT, key TEXT, num_bytes INTEGER, version TEXT, sha256 TEXT, PRIMARY KEY (source, key)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS proofs (
-    device INTEGER, inode INTEGER, num_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT,
-    PRIMARY KEY (device, inode)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS directories (dataset TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS listings (source TEXT PRIMARY KEY, listing TEXT, product TEXT) WITHOUT ROWID;
-"""
-_WAIT_S = 60.0
 _MOST_PARAMETERS = 999
 """Of one statement, in old versions of SQLite."""
 _CHUNK = 500
@@ -45,46 +35,44 @@ class StagingIndex:
     """The digest of each object version that was staged, and which files have been hashed as they are.
 
     Args:
-        path: The SQLite file; one that cannot be read is replaced.
+        path: The SQLite file; one that cannot be used, now or later, is replaced.
     """
 
     def __init__(self, path: Path) -> None:
+        self.tick: Callable[[], None] = lambda: None
+        """Called now and then while files are hashed."""
         self._num_batches = 0
         self._objects: list[tuple[str, str, int, str, str]] = []
         self._proofs: dict[_Identity, tuple[_State, str]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._connection = _connect(path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            path.unlink()
-            path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-            self._connection = _connect(path)
+        self._file = IndexFile(path)
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._file.close()
 
-    def known_digests(self, source: str, objects: Iterable[ObjectInfo]) -> dict[str, str]:
+    def known_digests(self, source: str, objects: Sequence[ObjectInfo]) -> dict[str, str]:
         """The digest, by key, of each object that was staged before in the version that is listed now.
 
         Args:
             source: Where the objects are.
             objects: What is listed, sorted by key: both lists are gone through once, side by side.
         """
-        rows = self._connection.execute(
-            "SELECT key, num_bytes, version, sha256 FROM sources WHERE source = ? ORDER BY key", (source,)
-        )
-        found = {}
-        row = rows.fetchone()
-        for info in objects:
-            while row and row[0] < info.key:
-                row = rows.fetchone()
-            if row and info.version and row[:3] == (info.key, info.num_bytes, info.version):
-                found[info.key] = row[3]
-        rows.close()
-        return found
+
+        def look_up(connection: sqlite3.Connection) -> dict[str, str]:
+            rows = connection.execute(
+                "SELECT key, num_bytes, version, sha256 FROM sources WHERE source = ? ORDER BY key", (source,)
+            )
+            found = {}
+            row = rows.fetchone()
+            for info in objects:
+                while row and row[0] < info.key:
+                    row = rows.fetchone()
+                if row and info.version and row[:3] == (info.key, info.num_bytes, info.version):
+                    found[info.key] = row[3]
+            rows.close()
+            return found
+
+        return self._file.run(look_up)
 
     def remember_object(self, source: str, info: ObjectInfo, sha256: str) -> None:
         """Keep the digest of one version of an object."""
@@ -121,7 +109,7 @@ class StagingIndex:
             return False
         if proofs.get(_identity(status)) == (_state(status), sha256):
             return True
-        if digest_file(Path(path))[0] != sha256:
+        if digest_file(Path(path), self.tick)[0] != sha256:
             return False
         self.remember_file(status, sha256)
         return True
@@ -134,8 +122,8 @@ class StagingIndex:
     def known_product(self, source: str, listing: str) -> str | None:
         """What the last listing of a source came to, if it was this one."""
         query = "SELECT product FROM listings WHERE source = ? AND listing = ?"
-        row = self._connection.execute(query, (source, listing)).fetchone()
-        return str(row[0]) if row else None
+        rows = self._ask(query, source, listing)
+        return str(rows[0][0]) if rows else None
 
     def remember_product(self, source: str, listing: str, product: str) -> None:
         """Keep what a listing of a source came to, for the case that nothing changes; the one before is forgotten."""
@@ -143,17 +131,19 @@ class StagingIndex:
 
     def is_proven(self, dataset: str, state: str) -> bool:
         """Whether a dataset's directory was found right, as a whole, in this very state."""
-        rows = self._connection.execute("SELECT state FROM directories WHERE dataset = ?", (dataset,)).fetchall()
-        return rows == [(state,)]
+        return self._ask("SELECT state FROM directories WHERE dataset = ?", dataset) == [(state,)]
 
     def remember_directory(self, dataset: str, state: str) -> None:
         """Keep that a dataset's directory is right in a state: its names, and each file's identity, size and times."""
         self._remember("INSERT OR REPLACE INTO directories VALUES (?, ?)", dataset, state)
 
+    def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._file.run(lambda connection: connection.execute(query, values).fetchall())
+
     def _remember(self, statement: str, *values: str) -> None:
         """Write what only saves time: a full or read-only disk costs no more than that."""
         try:
-            self._connection.execute(statement, values)
+            self._file.run(lambda connection: connection.execute(statement, values))
         except sqlite3.OperationalError as error:
             log.debug("Not remembered: %s", error)
 
@@ -188,24 +178,16 @@ class StagingIndex:
         if self._num_batches or not (self._objects or self._proofs):
             return
         proofs = [(*identity, *state, sha256) for identity, (state, sha256) in self._proofs.items()]
-        self._connection.execute("BEGIN IMMEDIATE")
-        self._insert("sources", self._objects)
-        self._insert("proofs", proofs)
-        self._connection.execute("COMMIT")
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            _insert(connection, "sources", self._objects)
+            _insert(connection, "proofs", proofs)
+            connection.execute("COMMIT")
+
+        self._file.run(write)
         self._objects.clear()
         self._proofs.clear()
-
-    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
-        """Many rows a statement: each statement lets Python's other threads go first."""
-        if not rows:
-            return
-        row = f"({','.join('?' * len(rows[0]))})"
-        num_rows = _MOST_PARAMETERS // len(rows[0])
-        for start in range(0, len(rows), num_rows):
-            chunk = rows[start : start + num_rows]
-            placeholders = ",".join([row] * len(chunk))
-            values = tuple(chain.from_iterable(chunk))
-            self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES {placeholders}", values)
 
     def _proofs_of(self, statuses: Iterable[os.stat_result]) -> dict[_Identity, tuple[_State, str]]:
         """What is remembered of files, by device and inode."""
@@ -214,10 +196,11 @@ class StagingIndex:
             inodes.setdefault(status.st_dev, []).append(status.st_ino)
         found = {}
         for device, numbers in inodes.items():
-            rows = self._connection.execute(
+            rows = self._ask(
                 "SELECT inode, num_bytes, mtime_ns, ctime_ns, sha256 FROM proofs WHERE device = ? AND inode IN "
                 f"({','.join('?' * len(numbers))})",
-                (device, *numbers),
+                device,
+                *numbers,
             )
             for inode, num_bytes, mtime_ns, ctime_ns, sha256 in rows:
                 found[device, inode] = ((num_bytes, mtime_ns, ctime_ns), sha256)
@@ -226,10 +209,17 @@ class StagingIndex:
         return found
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
-    connection.executescript(_SCHEMA)
-    return connection
+def _insert(connection: sqlite3.Connection, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Many rows a statement: each statement lets Python's other threads go first."""
+    if not rows:
+        return
+    row = f"({','.join('?' * len(rows[0]))})"
+    num_rows = _MOST_PARAMETERS // len(rows[0])
+    for start in range(0, len(rows), num_rows):
+        chunk = rows[start : start + num_rows]
+        placeholders = ",".join([row] * len(chunk))
+        values = tuple(chain.from_iterable(chunk))
+        connection.execute(f"INSERT OR REPLACE INTO {table} VALUES {placeholders}", values)
 
 
 def _regular_file(path: str) -> os.stat_result | None:

@@ -118,8 +118,9 @@ class ObjectPool:
         claims = ((self.path(sha256), num_bytes, sha256) for sha256, num_bytes in wanted)
         proofs = self._index.prove_files(claims)
         for (sha256, _), (claim, proven), destination in zip(shown, proofs, destinations, strict=True):
+            was_there = proven or os.path.lexists(claim[0])
             if not (proven or self._is_mended(claim)):
-                raise ArtifactDamagedError(f"Staged content {sha256[:12]} was damaged; staging again helps.")
+                raise _lost(sha256, "was damaged" if was_there else "was removed while it was needed")
             self._make(os.path.dirname(destination))
             self._link(sha256, destination, proven)
 
@@ -129,9 +130,7 @@ class ObjectPool:
             before = os.lstat(path)
             os.link(path, destination)
         except FileNotFoundError as error:
-            raise ArtifactDamagedError(
-                f"Staged content {sha256[:12]} was removed while it was needed; staging again helps."
-            ) from error
+            raise _lost(sha256, "was removed while it was needed") from error
         except OSError as error:
             if error.errno not in NO_HARD_LINK:
                 raise
@@ -140,6 +139,10 @@ class ObjectPool:
         else:
             if proven:
                 self._index.follow_change(proven, before, os.lstat(destination), sha256)
+
+
+def _lost(sha256: str, what: str) -> ArtifactDamagedError:
+    return ArtifactDamagedError(f"Staged content {sha256[:12]} {what}; staging again helps.")
 
 
 def staging_lock(home: Path) -> FileLock:

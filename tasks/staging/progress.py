@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -26,11 +27,11 @@ class StagingProgress:
     """Bytes that had to be transferred when the staging began."""
 
     seconds: float
-    """Since the staging began."""
+    """How long bytes have been transferred: without listing, waiting for others, or looking at what is there."""
 
     @property
     def bytes_per_second(self) -> float:
-        """Bytes transferred a second, on average."""
+        """Bytes transferred a second, on average while there was something to transfer."""
         return self.transferred_bytes / self.seconds if self.seconds else 0.0
 
     @property
@@ -43,13 +44,13 @@ class StagingProgress:
     @property
     def seconds_left(self) -> float | None:
         """How long it takes yet at the average rate; None while nothing has arrived."""
-        if not self.transferred_bytes:
-            return None if self.missing_bytes else 0.0
+        if not self.seconds or not self.transferred_bytes:
+            return None if self.missing_bytes > self.transferred_bytes else 0.0
         return max(0, self.missing_bytes - self.transferred_bytes) / self.bytes_per_second
 
     def __str__(self) -> str:
         """One line for a log."""
-        left = "" if self.seconds_left is None else f", {_duration(self.seconds_left)} left"
+        left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
         return (
             f"{self.num_objects:,} of {self.total_objects:,} objects, {self.num_reused:,} of them unchanged; "
             f"{self.transferred_bytes / 1e6:,.1f} of {self.missing_bytes / 1e6:,.1f} MB transferred, "
@@ -57,7 +58,8 @@ class StagingProgress:
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as people read it: minutes and seconds, and hours where there are any."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
@@ -80,18 +82,35 @@ class ProgressMeter:
     _num_reused: int = 0
     _transferred_bytes: int = 0
     _missing_bytes: int = 0
-    _started_s: float = field(default_factory=time.monotonic)
+    _spent_s: float = 0.0
+    _began_s: float | None = None
     _reported_s: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def expect_bytes(self, num_bytes: int) -> None:
-        """Count bytes that are to be transferred."""
-        self._missing_bytes += num_bytes
+        """Count bytes that are to be transferred; fewer than none where others have transferred some meanwhile."""
+        with self._lock:
+            self._missing_bytes += num_bytes
+
+    @contextmanager
+    def transferring(self) -> Iterator[None]:
+        """Within this block bytes are transferred: the rate counts its time alone."""
+        began_s = self._began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent_s += time.monotonic() - began_s
+            self._began_s = None
 
     def add_bytes(self, num_bytes: int) -> None:
         """Count bytes that arrived; any thread may call it."""
         with self._lock:
             self._transferred_bytes += num_bytes
+
+    def add_found(self, num_bytes: int) -> None:
+        """Count bytes that need not be transferred, for an earlier staging has left them; any thread may call it."""
+        with self._lock:
+            self._missing_bytes -= num_bytes
 
     def add_reused(self, num_objects: int) -> None:
         """Count objects that were in place already."""
@@ -115,11 +134,12 @@ class ProgressMeter:
 
     def read(self) -> StagingProgress:
         """How far it is now."""
+        now_s = time.monotonic()
         return StagingProgress(
             self._num_objects,
             self.total_objects,
             self._num_reused,
             self._transferred_bytes,
             self._missing_bytes,
-            time.monotonic() - self._started_s,
+            self._spent_s + (now_s - self._began_s if self._began_s is not None else 0.0),
         )

@@ -1,4 +1,4 @@
-"""Unfinished files live in a directory of their own process, and are removed after its death."""
+"""Files of a staging live in a directory of their own process, and are removed after its death."""
 
 import shutil
 import uuid
@@ -11,13 +11,11 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def scratch_directory(root: Path) -> Iterator[Path]:
-    """A new directory below ``root``; removed at the end, and by the next one where this process is killed.
+    """A new directory below ``root``; removed at the end, and by ``remove_abandoned`` where this process is killed.
 
     The kernel frees a dead process's lock (``flock``): a lock to be had marks a directory nobody uses.
     """
     root.mkdir(parents=True, exist_ok=True)
-    for lock_path in root.glob("*.lock"):
-        _remove_abandoned(lock_path)
     directory = root / uuid.uuid4().hex
     lock_path = directory.with_suffix(".lock")
     with FileLock(lock_path):
@@ -27,6 +25,12 @@ def scratch_directory(root: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
+
+
+def remove_abandoned(root: Path) -> None:
+    """Remove the directories below ``root`` whose processes are dead."""
+    for lock_path in root.glob("*.lock"):
+        _remove_abandoned(lock_path)
 
 
 def _remove_abandoned(lock_path: Path) -> None:

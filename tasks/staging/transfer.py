@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from trainyard.tasks.staging.durability import syncing_early, syncing_together
 from trainyard.tasks.staging.index import same_state
 from trainyard.tasks.staging.listing import Listing
 from trainyard.tasks.staging.pool import FinishedFile
+from trainyard.tasks.staging.unfinished import ArrivingFile, UnfinishedObjects, write_all
 
 NUM_TRANSFERS = 16
 """Objects in flight at once; each holds a block of at most 8 MiB in memory, twice while it arrives."""
@@ -48,6 +49,7 @@ def fetch_objects(
     objects: Sequence[ObjectInfo],
     scratch: Path,
     count_bytes: Callable[[int], None],
+    unfinished: UnfinishedObjects | None = None,
 ) -> Iterator[list[Fetched]]:
     """Fetch objects of a listing, and give those that are finished and safe on disk, four times a second.
 
@@ -59,6 +61,7 @@ def fetch_objects(
         objects: Which of them to fetch.
         scratch: Directory for the files; whoever takes a file moves it away.
         count_bytes: Called, from the transferring threads, with the size of each block that is in a file.
+        unfinished: Where large objects are kept while they arrive, for another attempt; None keeps none.
 
     Raises:
         ObjectChangedError: An object is no longer the version that was listed; a retry lists it anew.
@@ -70,7 +73,8 @@ def fetch_objects(
         syncing_together(scratch) if len(objects) >= _MANY_OBJECTS else nullcontext() as sync_together,
         ThreadPoolExecutor(max(1, num_fetchers + bool(sync_together)), thread_name_prefix="stage") as executor,
     ):
-        transfer = _Transfer(listing, objects, num_fetchers, scratch, count_bytes, sync_each=not sync_together)
+        sync_each = not sync_together
+        transfer = _Transfer(listing, objects, num_fetchers, scratch, count_bytes, unfinished, sync_each=sync_each)
         try:
             running = {executor.submit(transfer.run_fetcher) for _ in range(num_fetchers)}
             if sync_together:
@@ -99,6 +103,7 @@ class _Transfer:
         num_fetchers: How many threads fetch.
         scratch: Directory for the files.
         count_bytes: Called with the size of each block that is in a file.
+        unfinished: Where large objects are kept while they arrive.
         sync_each: Whether small files, too, are synced one by one: then who fetches one also writes it.
     """
 
@@ -109,12 +114,14 @@ class _Transfer:
         num_fetchers: int,
         scratch: Path,
         count_bytes: Callable[[int], None],
+        unfinished: UnfinishedObjects | None,
         *,
         sync_each: bool,
     ) -> None:
         self._stopped = threading.Event()
         self._listing = replace(listing, location=listing.location.until(self._stopped.is_set))
         self._count_bytes, self._sync_each = count_bytes, sync_each
+        self._unfinished = unfinished
         self._prefix = f"{scratch}/{uuid.uuid4().hex}"
         self._num_fetchers = num_fetchers
         self._waiting = enumerate(objects)
@@ -185,20 +192,31 @@ class _Transfer:
         if sharing:
             self._hash(location, info, path, is_linked=sharing == "inode")
             return
-        hasher = hashlib.sha256()
-        num_bytes = 0
-        with FileIO(path, "w") as out, syncing_early(out, info.num_bytes) as sync_early:
-            for block in location.read_version(info):
-                hasher.update(block)
-                _write_all(out.fileno(), block)
-                num_bytes += len(block)
-                self._count_bytes(len(block))
-                sync_early(num_bytes)
-                if self._stopped.is_set() and num_bytes < info.num_bytes:
-                    raise _StoppedError
-            if sync:
-                os.fsync(out.fileno())
-        self._finish(info, path, hasher.hexdigest(), is_synced=sync)
+        with self._opened(location, info, path) as file:
+            with syncing_early(file.out, info.num_bytes, file.checkpoint) as sync_early:
+                for block in location.read_version(info, file.num_bytes):
+                    file.write(block)
+                    self._count_bytes(len(block))
+                    sync_early(file.num_bytes)
+                    if file.num_bytes < info.num_bytes:
+                        self._go_on()
+                if sync:
+                    os.fsync(file.out.fileno())
+            file.finish(path)
+        self._finish(info, path, file.sha256(), is_synced=sync)
+
+    @contextmanager
+    def _opened(self, location: Location, info: ObjectInfo, path: str) -> Iterator[ArrivingFile]:
+        """The file that an object is written to: one that outlives this process, or a new one at the path."""
+        with ExitStack() as stack:
+            file = None
+            if self._unfinished:
+                file = stack.enter_context(self._unfinished.opened(location, info, self._go_on))
+            yield file or ArrivingFile(stack.enter_context(FileIO(path, "w")))
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise _StoppedError
 
     def _hash(self, location: Location, info: ObjectInfo, path: str, *, is_linked: bool) -> None:
         """Hash a file that shares its bytes with the user's own; a linked one may change meanwhile."""
@@ -224,15 +242,8 @@ def _write_file(path: str, data: Block, *, sync: bool) -> None:
     """Make a small file: a file object would ask the system more often, and other threads go first each time."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        _write_all(descriptor, data)
+        write_all(descriptor, data)
         if sync:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, block: Block) -> None:
-    """Write all of a block, which one call need not do on a disk that is nearly full."""
-    written = os.write(descriptor, block)
-    while written < len(block):
-        written += os.write(descriptor, block[written:])

@@ -3,10 +3,13 @@
 A disk that cannot be written to is named, and no other one in its place.
 """
 
+import shutil
 import subprocess
+from contextlib import suppress
 
 import pytest
 
+from tests.integration.disks import mounted_image
 from tests.integration.fault_server import made_up, run_fault_server
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.caching.stage import StageContext
@@ -107,6 +110,66 @@ def test_a_disk_that_fills_up_meanwhile_is_survived_and_staging_goes_on(server, 
     [dataset] = stage_references([reference(server)], context).datasets
     for name, expected in server.buckets["data"].items():
         assert (dataset_path(context.home, dataset) / name).read_bytes() == expected.read(0, MEBIBYTE)
+
+
+@pytest.fixture
+def ext4(tmp_path):
+    """A disk of 64 MiB with ext4, as it is made by default: some 16,000 inodes, blocks of 4 KiB."""
+    with mounted_image(tmp_path / "image", tmp_path / "ext4", 64, "mkfs.ext4", "-q", "-F", "-b", "4096") as disk:
+        yield disk
+
+
+@pytest.fixture
+def few_inodes(tmp_path):
+    """A disk with room for bytes, and for less than a thousand files."""
+    with mounted_image(tmp_path / "image", tmp_path / "few", 200, "mkfs.ext4", "-q", "-F", "-N", "900") as disk:
+        yield disk
+
+
+@pytest.mark.parametrize("num_datasets", [1, 2])
+def test_small_objects_need_a_block_each(server, ext4, tmp_path, num_datasets):
+    for name in ("data", "more"):
+        server.put(name, {f"{n:05}": b"x" * 200 for n in range(15_000 // num_datasets)})
+    context = StageContext(store_url=str(tmp_path / "store"), home=ext4 / "home")
+    references = [reference(server), Datastore(url="s3://more", endpoint_url=server.endpoint_url).as_mount()]
+    with pytest.raises(DiskFullError, match=r"0\.003 GB \(which take 0\.061 GB\) are to be transferred") as caught:
+        stage_references(references[:num_datasets], context)
+    assert (caught.value.needed_bytes, server.reads) == (15_000 * 4096, [])
+
+
+@pytest.mark.parametrize("num_datasets", [1, 2])
+def test_more_files_than_inodes_are_refused_before_a_byte_is_read(server, few_inodes, tmp_path, num_datasets):
+    for name in ("data", "more"):
+        server.put(name, {f"{n:05}": b"x" * 200 for n in range(1_000 // num_datasets)})
+    context = StageContext(store_url=str(tmp_path / "store"), home=few_inodes / "home")
+    references = [reference(server), Datastore(url="s3://more", endpoint_url=server.endpoint_url).as_mount()]
+    with pytest.raises(DiskFullError, match=r"1,000 files are to be made, and it has \d+ inodes left.*trainyard gc"):
+        stage_references(references[:num_datasets], context)
+    assert server.reads == []
+    server.buckets = {"data": {}}
+    server.put("data", {f"{n:05}": b"%d" % n for n in range(300)})
+    assert stage_references([reference(server)], context).datasets[0].num_objects == 300
+
+
+def test_inodes_that_are_used_up_meanwhile_are_named(server, few_inodes, tmp_path):
+    server.put("data", {f"{n:05}": b"%d" % n for n in range(300)})
+    context = StageContext(store_url=str(tmp_path / "store"), home=few_inodes / "home")
+    others = few_inodes / "others"
+
+    def use_up(key, nth):
+        if not others.exists():
+            others.mkdir()
+            with suppress(OSError):
+                for n in range(1_000):
+                    (others / str(n)).touch()
+
+    server.on_read = use_up
+    with pytest.raises(DiskFullError, match=r"has no inodes left.*\(\d+\.\d MB are left\)"):
+        stage_references([reference(server)], context)
+    assert not (context.home / "datasets").exists()
+    shutil.rmtree(others)
+    server.on_read = lambda key, nth: None
+    assert stage_references([reference(server)], context).datasets[0].num_objects == 300
 
 
 def make_read_only(mount):

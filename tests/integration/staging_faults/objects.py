@@ -7,7 +7,7 @@ from trainyard.tasks.specs.datastore import Datastore
 
 # Of one test; the two transports and all faults together read tens of thousands. More where time allows.
 NUM_OBJECTS = 5_000 if os.environ.get("SLOW_TESTS") else 1_000
-MENDED = ("truncated", "short chunk", "reset", "stalled", "500", "503", "range ignored")
+MENDED = ("truncated", "shortened", "short chunk", "reset", "stalled", "500", "503", "range ignored")
 REFUSED = {"403": "refused", "skew": "clock"}
 RANGE_STATUSES = (206, 200)
 

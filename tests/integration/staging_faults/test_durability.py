@@ -28,4 +28,5 @@ def test_every_file_is_synced_by_itself_or_with_others(server, bucket_name, cont
     staged = dataset_path(context.home, dataset)
     synced_alone = {name for name in sizes if (staged / name).stat().st_ino in alone}
     assert synced_alone == ({"large", "larger"} if together else set(sizes))
-    assert bool(syncs) == together
+    # The first is asked for errors of before, and brings nothing: those that count come when files are written.
+    assert len(syncs) >= 2 if together else syncs == []

@@ -1,5 +1,6 @@
 """Directories and files are staged as they are, once, and what did not change is not transferred again."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -174,6 +175,56 @@ def test_several_processes_may_stage_the_same_at_once(source, context):
     product = stage_references([Datastore(url=str(source)).as_mount()], context)
     assert contents(staged_path(context, product)) == contents(source)
     assert not (context.home / "damaged").exists()
+
+
+def assert_no_dataset_looks_whole(context):
+    datasets = context.home / "datasets"
+    assert not datasets.exists() or list(datasets.iterdir()) == []
+
+
+def test_a_directory_whose_building_fails_is_not_there(source, context, monkeypatch):
+    reference, link, linked = Datastore(url=str(source)).as_mount(), os.link, []
+
+    def fail_midway(path, destination):
+        if len(linked) == 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        linked.append(destination)
+        link(path, destination)
+
+    monkeypatch.setattr(os, "link", fail_midway)
+    with pytest.raises(OSError, match="Too many"):
+        stage_references([reference], context)
+    assert len(linked) == 2
+    assert_no_dataset_looks_whole(context)
+    monkeypatch.setattr(os, "link", link)
+    assert contents(staged_path(context, stage_references([reference], context))) == contents(source)
+
+
+def hang_while_building(url, context, linked):
+    link, count = os.link, []
+
+    def hang_at_the_second(path, destination):
+        link(path, destination)
+        count.append(destination)
+        if len(count) == 2:
+            linked.set()
+            time.sleep(60)
+
+    os.link = hang_at_the_second
+    stage_references([Datastore(url=url).as_mount()], context)
+
+
+def test_a_directory_whose_building_is_killed_is_not_there(source, context):
+    spawn = multiprocessing.get_context("spawn")
+    linked = spawn.Event()
+    child = spawn.Process(target=hang_while_building, args=(str(source), context, linked))
+    child.start()
+    assert linked.wait(30)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join(10)
+    assert_no_dataset_looks_whole(context)
+    product = stage_references([Datastore(url=str(source)).as_mount()], context)
+    assert contents(staged_path(context, product)) == contents(source)
 
 
 def hang_while_staging(url, context, started):

@@ -45,7 +45,7 @@ def hashed(monkeypatch):
     paths = []
     for module in (transfer, index):
         real = module.digest_file
-        monkeypatch.setattr(module, "digest_file", lambda path, real=real: paths.append(path.name) or real(path))
+        monkeypatch.setattr(module, "digest_file", lambda path, *_, real=real: paths.append(path.name) or real(path))
     return paths
 
 

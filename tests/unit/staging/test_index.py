@@ -56,7 +56,7 @@ def test_many_files_are_told_apart_and_only_changed_ones_are_read(index, tmp_pat
     os.utime(tmp_path / "1001")  # touched, and the same
     read = []
     digest_file = index_module.digest_file
-    monkeypatch.setattr(index_module, "digest_file", lambda path: read.append(path.name) or digest_file(path))
+    monkeypatch.setattr(index_module, "digest_file", lambda path, *_: read.append(path.name) or digest_file(path))
     checked = list(index.check_files(iter(claims)))
     assert [claim for claim, _ in checked] == claims
     assert [n for n, (_, intact) in enumerate(checked) if not intact] == [7, 700, 1200]
@@ -67,7 +67,7 @@ def test_where_nothing_can_be_written_what_saves_time_is_left_out(tmp_path):
     with closing(StagingIndex(tmp_path / "index.sqlite")) as index:
         index.remember_directory("dataset", "state")
         index.remember_product("source", "listing", "product")
-        index._connection.execute("PRAGMA query_only = ON")
+        index._file.run(lambda connection: connection.execute("PRAGMA query_only = ON"))
         index.remember_directory("dataset", "other")
         index.remember_product("source", "other", "product")
         assert index.is_proven("dataset", "state") and not index.is_proven("dataset", "other")

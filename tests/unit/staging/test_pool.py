@@ -2,9 +2,12 @@ import hashlib
 import os
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from tests.unit.staging.staged import damage_bytes
+from trainyard.tasks.errors import ArtifactDamagedError
 from trainyard.tasks.staging import index
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.pool import FinishedFile, ObjectPool
@@ -63,6 +66,19 @@ def test_what_is_damaged_in_the_pool_is_replaced_and_kept_to_look_at(pool, finis
     assert [aside.read_bytes() for aside in (tmp_path / "damaged").iterdir()] == [damage]
 
 
+@pytest.mark.parametrize("harm", ["damaged", "removed"])
+def test_content_that_cannot_be_linked_was_damaged_or_removed(pool, finish, tmp_path, harm):
+    finished = finish(b"same", "a")
+    pool.adopt([finished])
+    path = Path(pool.path(finished.sha256))
+    if harm == "removed":
+        path.unlink()
+    else:
+        damage_bytes(path)
+    with pytest.raises(ArtifactDamagedError, match=f"was {harm}"):
+        pool.link([(finished.sha256, 4)], [str(tmp_path / "one")])
+
+
 def test_files_of_the_pool_are_read_only_and_need_not_be_hashed_again(pool, finish, monkeypatch):
     finished = finish(b"same", "a")
     pool.adopt([finished])
@@ -95,7 +111,7 @@ def test_links_of_proven_files_are_not_hashed_again(pool, finish, tmp_path, monk
     finished = finish(b"same", "a")
     pool.adopt([finished])
     hashed = []
-    monkeypatch.setattr(index, "digest_file", lambda path: hashed.append(path))
+    monkeypatch.setattr(index, "digest_file", lambda path, *_: hashed.append(path))
     targets = [tmp_path / "one", tmp_path / "two"]
     with pool._index.batch():
         pool.link([(finished.sha256, 4)] * 2, map(str, targets))

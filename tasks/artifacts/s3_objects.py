@@ -118,7 +118,7 @@ def _list_one(fs: Any, path: str, **query: object) -> Mapping[str, Any]:
     answer: Mapping[str, Any] = fs.call_s3("list_objects_v2", MaxKeys=1, **query)
     if not {"Name", "IsTruncated"} & answer.keys():
         raise no_s3_server(f"s3://{path}", fs.s3.meta.endpoint_url)
-    return answer
+    return checked_page(answer, path)
 
 
 def _ask_or_reason(fs: Any, path: str, method: str, **query: object) -> Mapping[str, Any]:

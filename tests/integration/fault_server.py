@@ -140,9 +140,6 @@ class FaultServer:
     on_read: Callable[[str, int], None] = lambda key, nth: None
     """Called before the nth GET of an object is answered."""
 
-    list_error: tuple[int, str] | None = None
-    """Status and code that listings are answered with."""
-
     on_page: Callable[[int, str], "str | web.Response"] = lambda nth, page: page
     """Makes the answer of the nth page of a listing, from 1, out of its XML."""
 
@@ -209,8 +206,6 @@ class _Service:
             return _xml("<DeleteResult></DeleteResult>")
         if request.method == "HEAD":
             return web.Response()
-        if self.server.list_error:
-            return _error(*self.server.list_error)
         nth, _, after = query.get("continuation-token", "").partition(":")
         answer = self.server.on_page(int(nth or 1), self._list_page(bucket, query, int(nth or 1), after))
         return _xml(answer) if isinstance(answer, str) else answer

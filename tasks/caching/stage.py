@@ -70,6 +70,17 @@ class StageContext(Spec):
         note = StageNote.model_validate({"stage": stage, "status": status, "cache": self.cache, **known})
         write_note(self.store, self.run_folder, note)
 
+    def note_inputs(self, stage: StageName, components: Components) -> None:
+        """Note what a stage will read, where much comes before its key is known: 'trainyard gc' leaves that alone.
+
+        Args:
+            stage: The stage.
+            components: Those of its key that are digests of what lies in the store.
+        """
+        if self.run_folder is not None:
+            note = StageNote(stage=stage, status="unfinished", cache=self.cache, components=dict(components))
+            write_note(self.store, self.run_folder, note)
+
 
 def _nothing_more(product: BaseModel, context: StageContext) -> None:
     return

@@ -1,7 +1,8 @@
 """What is in an artifact store, and what of it is needed.
 
 Objects that anything but the cache speaks of are never removed: every JSON file outside ``objects/``, ``cache/``,
-``runs/`` and ``answers/`` (the registry's manifests, for one) protects each object whose digest stands in it.
+``runs/`` and ``answers/`` (the registry's manifests, for one) protects each object whose digest stands in it. So do
+the notes of live runs: what a stage at work reads (a training its source) stands in no record until it has ended.
 """
 
 import json
@@ -18,6 +19,7 @@ from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.products import ANSWERS
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeListing
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.runs import StageNote
 from trainyard.tasks.cleaning.liveness import is_alive, runs_with_notes
 from trainyard.tasks.cleaning.plan import UNREFERENCED_S, Blob, Inventory, Item
 from trainyard.tasks.errors import ArtifactDamagedError, StorageNotFoundError
@@ -36,7 +38,7 @@ class StoreContents:
     """Records, run notes and objects; ids are paths below the store's URL."""
 
     live_digests: frozenset[str]
-    """Every digest in the records of live runs: of datasets, too."""
+    """Every digest in the records and notes of live runs: of datasets, too."""
 
     live_keys: frozenset[str]
     """Keys of the stages of live runs."""
@@ -82,6 +84,10 @@ def take_store_inventory(store: ArtifactStore, home: Path, now_s: float) -> Stor
         items.append(Item("run answer", folder, needs, answered_s, protected=now_s - answered_s < UNREFERENCED_S))
     kept = frozenset(objects[digest].key for digest in registered if digest in objects)
     items.append(Item("registered models", "models", kept, now_s, protected=True))
+    noted = frozenset(_digests_of_notes((note for _, notes in live for note in notes), reader))
+    live_digests |= noted
+    needs = frozenset(objects[digest].key for digest in noted if digest in objects)
+    items.append(Item("inputs of live runs", "inputs", needs, now_s, protected=True))
     collected = (info for info in files.values() if info.key.startswith(("objects/", "cache/", "runs/", ANSWERS)))
     blobs = {info.key: Blob(info.key, info.num_bytes, info.modified_s) for info in collected}
     return StoreContents(Inventory(items, blobs), frozenset(live_digests), live_keys)
@@ -101,6 +107,15 @@ def _files(store: ArtifactStore) -> Iterator[ObjectInfo]:
         yield from store.root.list_objects(may_vanish=True)  # others write to the store meanwhile
     except StorageNotFoundError:
         return
+
+
+def _digests_of_notes(notes: Iterable[StageNote], reader: "_Reader") -> Iterator[str]:
+    """Digests among the components of some notes, and in the trees among them."""
+    for note in notes:
+        for value in note.components.values():
+            for digest in _DIGEST.findall(value):
+                yield digest
+                yield from reader.tree(digest)
 
 
 def _digests_of_others(store: ArtifactStore, files: Iterable[ObjectInfo], reader: "_Reader") -> Iterator[str]:

@@ -65,6 +65,7 @@ def train(
     """
     directory = Path(estimator.source_directory).expanduser()
     source = snapshot_source(directory, context.store)
+    context.note_inputs("train", {"input:source": source.sha256})
     asked = read_asked(estimator)
     lock = resolve(asked, context, anew=context.cache != "on" and task_run.run_count == 1)
 

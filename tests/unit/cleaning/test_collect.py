@@ -1,10 +1,8 @@
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -12,70 +10,21 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.unit.cleaning.aging import DAY, age, age_notes, collect, make, status
 from tests.unit.registry.proofs import LINEAGE, proven
 from trainyard.flows.cleaning import parse_limits, parse_size
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import ANSWERS, StagedData
-from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.runs import RunName, StageNote, write_note
-from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
-from trainyard.tasks.cleaning.collect import collect_garbage
+from trainyard.tasks.caching.stage import Stage, run_stage
 from trainyard.tasks.cleaning.plan import Limits
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 from trainyard.tasks.registry.load import load_model
 from trainyard.tasks.registry.register import register_model, verify_registered
 from trainyard.tasks.specs.datastore import Datastore
-from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.staging.dataset import stage_references, verify_staged
 
-DAY = 24 * 3600
-EVERYTHING = Limits(max_bytes=0, keep_s=0)
-
-
-class Tree(Spec):
-    tree: ArtifactRef
-
-
-EXPORT = Stage(name="export", product_type=Tree, packages=())
 STAGE = Stage(name="stage", product_type=StagedData, packages=(), verify=verify_staged)
-
-
-@pytest.fixture
-def context(tmp_path):
-    return StageContext(store_url=str(tmp_path / "home" / "store"), home=tmp_path / "home")
-
-
-def make(context, name, tmp_path, run_folder=None):
-    """A cached result: a tree of two files, one shared by all results."""
-    folder = tmp_path / f"tree {name}"
-    folder.mkdir(exist_ok=True)
-    (folder / "own.txt").write_text(name * 100)
-    (folder / "shared.txt").write_text("shared")
-    context = context.model_copy(update={"run_folder": run_folder})
-    return run_stage(EXPORT, {"config:x": name}, lambda key: Tree(tree=context.store.put_tree(folder)), context)
-
-
-def age(root, days):
-    """As if everything had been there, unused, for so many days."""
-    then = time.time() - days * DAY
-    for directory, _, names in os.walk(root):
-        for name in [*names, "."]:
-            os.utime(Path(directory) / name, (then, then))
-
-
-def age_notes(context, days):
-    for path in Path(context.store_url).glob("runs/*/*.json"):
-        note = json.loads(path.read_text())
-        note["noted"] = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() - days * DAY))}"
-        path.write_text(json.dumps(note))
-
-
-def collect(context, limits=EVERYTHING, dry_run=False):
-    return collect_garbage(context.store, context.home, limits, dry_run=dry_run)
-
-
-def status(context, name, tmp_path):
-    return make(context, name, tmp_path).status
 
 
 def test_what_was_not_used_for_long_goes_and_what_is_shared_stays(context, tmp_path):
@@ -121,27 +70,6 @@ def test_the_least_recently_used_goes_until_the_rest_fits(context, tmp_path):
     done = collect(context, Limits(max_bytes=whole.store.kept_bytes + whole.home.kept_bytes - 1))
     assert len(done.store.items) == 1
     assert [status(context, name, tmp_path) for name in ("c", "b", "a")] == ["cached", "cached", "ran"]
-
-
-@pytest.fixture(params=["file", "s3"])
-def aged_place(request, tmp_path, monkeypatch):
-    """A store, and what makes everything in it, and at home, old."""
-    if request.param == "file":
-        context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
-        folder = tmp_path / "store"
-    else:
-        server = request.getfixturevalue("s3_server")
-        for name, value in {**server.environment(), "AWS_ENDPOINT_URL": server.endpoint_url}.items():
-            monkeypatch.setenv(name, value)
-        bucket = f"cleaning-{uuid.uuid4().hex[:8]}"
-        folder = server.create_bucket(bucket)  # times of its files are those of the objects
-        context = StageContext(store_url=f"s3://{bucket}", home=tmp_path / "home")
-
-    def age_all():
-        age(folder, 400)
-        age(context.home, 400)
-
-    return context, age_all
 
 
 def test_what_a_registered_model_needs_is_never_removed(aged_place, tmp_path):

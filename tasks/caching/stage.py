@@ -7,18 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
+from trainyard.tasks.caching.known_stores import remember_store
 from trainyard.tasks.caching.lease import held_lease
 from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
-from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, StorageNotFoundError
-from trainyard.tasks.settings import Settings
+from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, PipelineError, StorageNotFoundError
+from trainyard.tasks.settings import Settings, store_problem
 from trainyard.tasks.specs.policy import CacheMode, StageName
 from trainyard.tasks.specs.spec import Spec
 
@@ -54,6 +55,13 @@ class StageContext(Spec):
         """The context of this machine's settings, for calling a stage without a pipeline."""
         settings = Settings()
         return cls.model_validate({"store_url": store_url or settings.store_url, "home": settings.home, **changes})
+
+    @model_validator(mode="after")
+    def _check_store(self) -> "StageContext":
+        problem = store_problem(self.store_url, self.home)
+        if problem:
+            raise InvalidInputError(f"store {self.store_url}: {problem}")
+        return self
 
     @property
     def store(self) -> ArtifactStore:
@@ -156,6 +164,7 @@ def run_stage(
         StageTimeoutError: Another run works at the key for longer than an attempt of this stage may take.
         PipelineError: What ``work`` raises, or computing the components.
     """
+    remember_store(context.home, context.store.url)
     key = _computed_key(stage, components)
     if key is None:
         return _run_unkeyed(stage, work, context)

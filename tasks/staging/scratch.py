@@ -16,8 +16,7 @@ def scratch_directory(root: Path) -> Iterator[Path]:
     The kernel frees a dead process's lock (``flock``): a lock to be had marks a directory nobody uses.
     """
     root.mkdir(parents=True, exist_ok=True)
-    for lock_path in root.glob("*.lock"):
-        _remove_abandoned(lock_path)
+    remove_unused(root)
     directory = root / uuid.uuid4().hex
     lock_path = directory.with_suffix(".lock")
     with FileLock(lock_path):
@@ -27,6 +26,12 @@ def scratch_directory(root: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
+
+
+def remove_unused(root: Path) -> None:
+    """Remove the directories below ``root`` of processes that were killed."""
+    for lock_path in root.glob("*.lock"):
+        _remove_abandoned(lock_path)
 
 
 def _remove_abandoned(lock_path: Path) -> None:

@@ -24,6 +24,7 @@ from trainyard.tasks.registry.register import register_model, verify_registered
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references, verify_staged
 
+OLD, NEW = "0" * 32, "f" * 32
 STAGE = Stage(name="stage", product_type=StagedData, packages=(), verify=verify_staged)
 
 
@@ -163,7 +164,7 @@ def test_data_that_is_in_use_stays(context, staged):
 def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, staged):
     product = staged().product
     age(context.home, 3)
-    (context.home / "environments" / "layer").mkdir(parents=True)
+    (context.home / "environments" / OLD).mkdir(parents=True)
     (context.home / "work").mkdir()
     lock = context.home / "work" / "some-key.lock"
     lock.touch()
@@ -180,29 +181,41 @@ def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, stage
         holder.stdout.readline()
         os.utime(lock, (time.time() - 3 * DAY,) * 2)
         collect(context)
-        assert (context.home / "environments" / "layer").exists()
+        assert (context.home / "environments" / OLD).exists()
         assert dataset_path(context.home, product.datasets[0]).exists()
     finally:
         holder.kill()
         holder.wait()
     collect(context)
-    assert not (context.home / "environments" / "layer").exists()
+    assert not (context.home / "environments" / OLD).exists()
 
 
-@pytest.mark.parametrize("place", ["environments", "runs", "checkpoints", "work", "models", "sources", "damaged"])
-def test_every_place_of_the_home_directory_is_cleaned(context, place):
-    for name in ("old", "new"):
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("environments", OLD, f"conda-{NEW}"),
+        ("environments", f"conda-{OLD}", NEW),
+        ("runs", "20261101-120000-00ff00", "20261130-120000-00ff00"),
+        ("checkpoints", OLD, NEW),
+        ("work", OLD, NEW),
+        ("models", OLD, NEW),
+        ("sources", OLD, NEW),
+        ("damaged", "data-00ff00ff", "data-ff00ff00"),
+    ],
+)
+def test_every_place_of_the_home_directory_is_cleaned(context, place, old, new):
+    for name in (old, new):
         (context.home / place / name).mkdir(parents=True)
         (context.home / place / name / "file").write_text(name)
-        if name == "old":
+        if name == old:
             age(context.home, 40)
     collect(context, Limits(keep_s=30 * DAY))
-    assert [path.name for path in (context.home / place).iterdir()] == ["new"]
+    assert [path.name for path in (context.home / place).iterdir()] == [new]
 
 
 def test_old_copies_of_reports_go_and_are_counted(context):
     (context.home / "reports").mkdir(parents=True)
-    old, new = (context.home / "reports" / f"validation-{name}.html" for name in ("old", "new"))
+    old, new = (context.home / "reports" / f"validation-{digit * 16}.html" for digit in "0f")
     for path in (old, new):
         path.write_text("x" * 1000)
     os.utime(old, (time.time() - 40 * DAY,) * 2)

@@ -92,7 +92,7 @@ def write_note(store: ArtifactStore, folder: str, note: StageNote) -> None:
     """Note how a stage went; a later note replaces it. A store that refuses the note never fails the stage."""
     try:
         (store.root / _note_path(folder, note.stage)).write_bytes(note.model_dump_json(indent=1).encode())
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:  # of a local disk, such as one that may only be read
         log.warning("'trainyard explain' will not know how the stage %r went: %s", note.stage, error)
 
 

@@ -17,6 +17,9 @@ _IN_STORE = re.compile(
 _RUN_NOTE = re.compile(rf"runs/([^/]+)/([a-z]+\.json|{_UNFINISHED})")
 _LEASE = re.compile(rf"leases/[a-z]+-{_SHA256}\.json")
 
+_BEING_COPIED = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
+"""What is being copied from a store (``ArtifactStore.materialize``), or was by somebody who was killed."""
+
 _KEY = re.compile("[0-9a-f]{32}")
 _IN_HOME = {
     "datasets": re.compile(_SHA256),
@@ -54,4 +57,5 @@ def is_of_home(place: str, name: str) -> bool:
         place: The place, for example ``runs``.
         name: Its path in it.
     """
-    return _IN_HOME[place].fullmatch(name) is not None
+    unfinished = _BEING_COPIED.fullmatch(name)
+    return _IN_HOME[place].fullmatch(unfinished[1] if unfinished else name) is not None

@@ -199,6 +199,7 @@ def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, stage
         ("checkpoints", OLD, NEW),
         ("work", OLD, NEW),
         ("models", OLD, NEW),
+        ("models", f".{OLD}.ab_01xyz", f".{NEW}.ab_01xyz"),
         ("sources", OLD, NEW),
         ("damaged", "data-00ff00ff", "data-ff00ff00"),
     ],

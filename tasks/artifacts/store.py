@@ -24,7 +24,13 @@ from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, dige
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
-from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, StorageNotFoundError
+from trainyard.tasks.errors import (
+    ArtifactDamagedError,
+    InvalidInputError,
+    StorageAccessError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
 
 _PUT_ATTEMPTS = 3
 _NUM_WORKERS = 8
@@ -159,6 +165,7 @@ class ArtifactStore:
         try:
             self._verify_object(sha256)
         except ArtifactDamagedError:
+            self._object(sha256).clear_directory()
             return False
         self._object(sha256).touch()  # 'trainyard gc' leaves it alone
         return True
@@ -262,6 +269,10 @@ class ArtifactStore:
                 yield chunk
         except StorageNotFoundError as error:
             raise _missing(sha256, self.url) from error
+        except (OSError, StorageAccessError, StorageUnavailableError) as error:
+            if not self.root.is_local:  # whoever may not read one object of a server may not read others, either
+                raise
+            raise _unreadable(sha256, self.url, error) from error
         if hasher.hexdigest() != sha256:
             raise _damaged(sha256, hasher.hexdigest(), self.url)
 
@@ -287,6 +298,10 @@ def _safe_relative(path: str) -> PurePosixPath:
 
 def _missing(sha256: str, url: str) -> ArtifactDamagedError:
     return ArtifactDamagedError(f"Artifact {sha256[:12]} is missing from the store {url}; its stage makes it again.")
+
+
+def _unreadable(sha256: str, url: str, error: Exception) -> ArtifactDamagedError:
+    return ArtifactDamagedError(f"Artifact {sha256[:12]} in the store {url} cannot be read: {error}")
 
 
 def _damaged(expected: str, found: str, url: str) -> ArtifactDamagedError:

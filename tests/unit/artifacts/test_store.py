@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 import time
@@ -7,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from trainyard.tasks.artifacts import store as store_module
+from trainyard.tasks.artifacts.storage_errors import translated
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 
@@ -237,3 +239,19 @@ def test_who_reads_while_others_write_gets_the_whole_content_or_is_told_that_it_
         ended.set()
         writer.join()
     assert met and all(met)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES], ids=["EIO", "EACCES"])
+def test_an_object_that_this_machine_cannot_read_is_a_damaged_one(tmp_path, monkeypatch, number):
+    store = ArtifactStore(str(tmp_path / "store"))
+    ref = store.put_bytes(b"hello")
+
+    def fail(location):
+        with translated(location.url):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("trainyard.tasks.artifacts.location.Location.read_chunks", fail)
+    with pytest.raises(ArtifactDamagedError, match="cannot be read"):
+        store.verify(ref)
+    monkeypatch.undo()
+    store.verify(ref)

@@ -87,13 +87,15 @@ def test_refresh_runs_and_replaces(context):
     assert run(Work(context), context).product == refreshed.product
 
 
-@pytest.mark.parametrize("damage", ["delete", "flip", "truncate"])
+@pytest.mark.parametrize("damage", ["delete", "flip", "truncate", "directory"])
 def test_a_damaged_artifact_is_a_miss_and_heals(context, damage):
     work = Work(context)
     path = object_path(context, run(work, context).product.artifact)
     path.chmod(0o644)
-    if damage == "delete":
+    if damage in ("delete", "directory"):
         path.unlink()
+        if damage == "directory":
+            (path / "in the way").mkdir(parents=True)
     else:
         path.write_bytes(b"mada" if damage == "flip" else b"ma")
     assert run(work, context).status == "ran"

@@ -84,6 +84,12 @@ class StageNote(Spec):
     components: dict[str, str] = Field(default_factory=dict)
     """The components of the key."""
 
+    missed: str | None = None
+    """Why an earlier result of the same key was not used, for people; None where nobody looked for one (yet)."""
+
+    model: str | None = None
+    """Name of the model that the pipeline run makes: what tells projects apart that share a store."""
+
     noted: datetime = Field(default_factory=lambda: datetime.now(timezone.utc))
     """When this was noted, in UTC."""
 

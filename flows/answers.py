@@ -148,7 +148,7 @@ def _write(store_url: str, path: str, value: BaseModel) -> None:
         return
     try:
         (ArtifactStore(store_url).root / path).write_bytes(value.model_dump_json(indent=1).encode())
-    except (PipelineError, ValidationError) as error:
+    except (PipelineError, OSError, ValidationError) as error:  # OSError: of a local disk that may only be read
         log.warning("The store %s does not keep how this run ended: %s", redacted_url(store_url), error)
 
 

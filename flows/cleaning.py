@@ -72,8 +72,19 @@ def _remarks(found: Collection) -> Iterator[str]:
         if found.limits.max_bytes is not None and kept > found.limits.max_bytes:
             why = _why_kept(sum(plan.young_bytes for plan in plans), sum(plan.needed_bytes for plan in plans))
             yield f"The limit of {format_bytes(found.limits.max_bytes)} is not met {place}".rstrip() + f": {why}."
+        elif kept and found.limits.keep_s is not None and not any(plan.items or plan.blobs for plan in plans):
+            yield f"Nothing goes {place}".rstrip() + f": {_why_nothing(found.limits.keep_s, plans)}."
     if found.server_bytes:
         yield f"Not counted, and never removed: {format_bytes(found.server_bytes)} of Prefect's own server."
+
+
+def _why_nothing(keep_s: float, plans: list[Plan]) -> str:
+    young, needed = sum(plan.young_bytes for plan in plans), sum(plan.needed_bytes for plan in plans)
+    rest = sum(plan.kept_bytes for plan in plans) - young - needed
+    used = f"{format_bytes(rest)} were used within the last {keep_s / _DAY_S:g} days"
+    if not (young or needed):
+        return used
+    return "; ".join([_why_kept(young, needed), *([used] if rest else [])])
 
 
 def _why_kept(young_bytes: int, needed_bytes: int) -> str:

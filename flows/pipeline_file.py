@@ -14,7 +14,7 @@ from trainyard.flows.valid_part import STAND_IN, new_problems, valid_part
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.estimator import PyTorch
 from trainyard.tasks.specs.export import OnnxExport
-from trainyard.tasks.specs.policy import StageName, StagePolicy
+from trainyard.tasks.specs.policy import STAGE_NAMES, StageName, StagePolicy
 from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.specs.urls import OpenUrl
 from trainyard.tasks.specs.validation import OrtValidation
@@ -40,6 +40,11 @@ class PipelineFile(Spec):
 
     store: OpenUrl | None = None
     """URL of the artifact store."""
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """The stages that it has."""
+        return STAGE_NAMES if self.export is not None else STAGE_NAMES[: STAGE_NAMES.index("export")]
 
     def parameters(self) -> dict[str, Any]:
         """Arguments for ``training_pipeline``."""

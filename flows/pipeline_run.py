@@ -190,6 +190,7 @@ class PipelineRunner:
             home=self._home,
             cache=policy.cache,
             timeout_s=policy.timeout_s,
+            model=self.model_name,
             run_folder=self._run_folder,
         )
         context.note(name, "unfinished")  # a stage that fails before it knows its key is a stage of this run, too

@@ -52,6 +52,7 @@ def train_on_pool(
 ) -> "State[StageResult[TrainedOnPool]]":
     """Stage data and train on a machine of a work pool; its cache, checkpoints and data are that machine's."""
     source = snapshot_source(Path(estimator.source_directory).expanduser(), context.store)
+    context.note_inputs("train", {"input:source": source.sha256})
     trained = trained_before(pool, estimator, source, policies, context)
     if trained is None:
         trained = _train_there(pool, estimator, source, policies, context)

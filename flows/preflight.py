@@ -10,6 +10,7 @@ from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.credentials import redacted
 from trainyard.tasks.errors import InvalidInputError, PermanentError, PrefectUnavailableError, TransientError
 from trainyard.tasks.export.preflight import export_problems
+from trainyard.tasks.settings import Settings, store_problem
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
 from trainyard.tasks.specs.export import OnnxExport
@@ -156,7 +157,8 @@ def _store_problems(store_url: str) -> list[str]:
         ArtifactStore(store_url)
     except PermanentError as error:
         return [f"store: {error}"]
-    return []
+    problem = store_problem(store_url, Settings().home)
+    return [f"store {store_url}: {problem}"] if problem else []
 
 
 def _name_problems(model_name: str) -> list[str]:

@@ -7,6 +7,7 @@
     │   ├── StorageUnavailableError     endpoint down, throttled, connection lost, timed out
     │   ├── ObjectChangedError          an object was overwritten while it was being read
     │   ├── ArtifactDamagedError        a stored artifact is missing, or its bytes are not those of its digest
+    │   │   └── ArtifactElsewhereError  what a stage made is known, but its files are not on this machine
     │   ├── PrefectUnavailableError     the Prefect server does not answer
     │   ├── WorkerUnavailableError      a work pool has no live worker
     │   ├── TrainingFailedError         a rank ended badly, and another attempt can help (signal, crash, lost host)
@@ -76,6 +77,10 @@ class ObjectChangedError(TransientError):
 
 class ArtifactDamagedError(TransientError):
     """A stored artifact is missing or its bytes do not match its digest; its stage makes it again."""
+
+
+class ArtifactElsewhereError(ArtifactDamagedError):
+    """What a stage made is known, but its files are not on this machine; its stage brings them."""
 
 
 class PrefectUnavailableError(TransientError):

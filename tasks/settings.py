@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trainyard.tasks.credentials import HIDDEN
 from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.specs.urls import local_path_of
 
 PREFIX = "TRAINYARD_"
 SECRET = {"failure_webhook_url"}
+STORE_FOLDERS = {"objects", "cache", "runs", "answers", "models", "leases"}
+"""What a store has below its URL."""
 
 
 class Settings(BaseSettings):
@@ -71,6 +74,14 @@ class Settings(BaseSettings):
         except RuntimeError:
             raise ValueError(f"{str(home)!r}: this machine knows no such user") from None
 
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, store: str | None, info: ValidationInfo) -> str | None:
+        problem = store_problem(store, info.data["home"]) if store and "home" in info.data else None
+        if problem:
+            raise ValueError(problem)
+        return store
+
     @field_validator("failure_webhook_url")
     @classmethod
     def _check_webhook(cls, url: SecretStr | None) -> SecretStr | None:
@@ -82,6 +93,26 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The store to use where a call names none."""
         return self.store or f"file://{self.home / 'store'}"  # fsspec takes paths as they are: no as_uri
+
+
+def store_problem(url: str, home: Path) -> str | None:
+    """Why a store may not be where it is: its files and those of the home directory must not be taken for each other.
+
+    Args:
+        url: The store's.
+        home: This machine's directory.
+    """
+    path = local_path_of(url)
+    if path is None:
+        return None
+    place, own, usual = path.resolve(), home.resolve(), (home / "store").resolve()
+    if place == own or (own in place.parents and usual not in (place, *place.parents)):
+        what = f"it lies in TRAINYARD_HOME ({home}), where other things are"
+    elif place in own.parents and own.relative_to(place).parts[0] in STORE_FOLDERS:
+        what = f"TRAINYARD_HOME ({home}) lies in a folder of it"
+    else:
+        return None
+    return f"no place for the artifact store: {what}. Its own folder there is {home / 'store'}; or name another place."
 
 
 def _problem(field: str, value: object, message: str) -> str:

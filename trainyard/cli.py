@@ -92,7 +92,15 @@ def _load(
 
     stages = [*_known_stages("--refresh", refresh), *_stages_from(from_stage)]
     changes = [*overrides, *(f"policies.{name}.cache=refresh" for name in stages)]
-    return load_runnable(file, changes, own_server=server)
+    pipeline = load_runnable(file, changes, own_server=server)
+    for option, names in (("--refresh", refresh), ("--from-stage", [from_stage] if from_stage else [])):
+        missing = [name for name in names if name not in pipeline.stages]
+        if missing:
+            raise InvalidInputError(
+                f"{option} {' '.join(missing)}: this pipeline has no such stage, for it says export: null; it ends "
+                f"after {pipeline.stages[-1]}."
+            )
+    return pipeline
 
 
 def _stages_from(first: str | None) -> list[str]:
@@ -203,7 +211,7 @@ def explain(
     if run in STAGE_NAMES and stage is None:  # trainyard explain export: that stage of the latest run
         run, stage = None, run
     try:
-        explained = explain_run(_store(store), run, stage)
+        explained = explain_run(_existing_store(store), run, stage)
     except PipelineError as error:
         _end(error)
     Console().print(render_explanation(*explained))
@@ -298,6 +306,14 @@ def _store(url: str | None) -> "ArtifactStore":
         _end(error)
 
 
+def _existing_store(url: str | None) -> "ArtifactStore":
+    """The store; one that is named must be there, or it is another one that is meant."""
+    store = _store(url)
+    if url is not None and not store.root.exists():
+        raise InvalidInputError(f"--store {store.url}: there is no such place.")
+    return store
+
+
 def _show(render: "Callable[[], RenderableType]") -> None:
     try:
         shown = render()
@@ -329,7 +345,7 @@ def gc(
 
     try:
         limits = parse_limits(max_size, keep_days)
-        found = collect_garbage(_store(store), Settings().home, limits, dry_run=dry_run)
+        found = collect_garbage(_existing_store(store), Settings().home, limits, dry_run=dry_run)
     except PipelineError as error:
         _end(error)
     Console().print(render_collection(found, dry_run=dry_run), soft_wrap=True)

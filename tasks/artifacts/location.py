@@ -301,6 +301,12 @@ class Location:
             with suppress(OSError):
                 os.utime(self._path)
 
+    def clear_directory(self) -> None:
+        """Rename a local directory that is where an object belongs, beside it: no file can take its place."""
+        if self.is_local and self.local_path.is_dir():
+            with translated(self.url):
+                self.local_path.rename(f"{self._path}.not-an-object-{uuid.uuid4().hex[:8]}")
+
     def delete(self) -> None:
         """Remove the object, if it is there."""
         with translated(self.url):

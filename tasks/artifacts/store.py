@@ -14,14 +14,23 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
+
+from filelock import FileLock
 
 from trainyard.tasks.artifacts.digests import canonical_json, digest_bytes, digest_file
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.read_ahead import Block
 from trainyard.tasks.artifacts.references import ArtifactRef, TreeEntry, TreeListing
-from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError, StorageNotFoundError
+from trainyard.tasks.errors import (
+    ArtifactDamagedError,
+    InvalidInputError,
+    StorageAccessError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
 
 _PUT_ATTEMPTS = 3
 _NUM_WORKERS = 8
@@ -156,6 +165,7 @@ class ArtifactStore:
         try:
             self._verify_object(sha256)
         except ArtifactDamagedError:
+            self._object(sha256).clear_directory()
             return False
         self._object(sha256).touch()  # 'trainyard gc' leaves it alone
         return True
@@ -171,6 +181,32 @@ class ArtifactStore:
         Raises:
             ArtifactDamagedError: Something is missing or differs.
         """
+        with self._copy_beside(ref, destination) as whole:
+            os.replace(whole, destination)
+        return destination
+
+    def materialize_once(self, ref: ArtifactRef, destination: Path) -> Path:
+        """Like ``materialize``, but keeps a copy that is there already and still right; a wrong one is replaced.
+
+        Of several that ask at once, one makes it. Nobody sees half of it: a wrong one goes as a whole, too.
+        """
+        if self._is_copy(ref, destination):
+            return destination
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(destination.with_name(f"{destination.name}.lock")):
+            if self._is_copy(ref, destination):  # somebody else was faster
+                return destination
+            with self._copy_beside(ref, destination) as whole:
+                if destination.is_dir() or (
+                    ref.kind == "tree" and os.path.lexists(destination)
+                ):  # not replaced by rename
+                    os.replace(destination, whole.with_name("wrong"))
+                os.replace(whole, destination)
+        return destination
+
+    @contextmanager
+    def _copy_beside(self, ref: ArtifactRef, destination: Path) -> Iterator[Path]:
+        """A verified copy, beside its destination, in a directory that is removed with what is left in it."""
         destination.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
         try:
@@ -180,29 +216,18 @@ class ArtifactStore:
             else:
                 whole.mkdir()
                 self._each(lambda entry: self._download_entry(entry, whole), self.list_tree(ref).entries)
-            os.replace(whole, destination)
+            yield whole
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return destination
-
-    def materialize_once(self, ref: ArtifactRef, destination: Path) -> Path:
-        """Like ``materialize``, but keeps a copy that is there already and still right; a wrong one is replaced."""
-        if destination.exists():
-            if self._is_copy(ref, destination):
-                return destination
-            shutil.rmtree(destination) if destination.is_dir() else destination.unlink()
-        try:
-            return self.materialize(ref, destination)
-        except OSError:
-            if destination.exists() and self._is_copy(ref, destination):  # somebody else was faster
-                return destination
-            raise
 
     def _is_copy(self, ref: ArtifactRef, path: Path) -> bool:
-        if ref.kind == "file":
-            return path.is_file() and digest_file(path)[0] == ref.sha256
-        files = {p.relative_to(path).as_posix(): digest_file(p)[0] for p in path.rglob("*") if p.is_file()}
-        return files == {entry.path: entry.sha256 for entry in self.list_tree(ref).entries}
+        try:
+            if ref.kind == "file":
+                return path.is_file() and digest_file(path)[0] == ref.sha256
+            files = {p.relative_to(path).as_posix(): digest_file(p)[0] for p in path.rglob("*") if p.is_file()}
+        except FileNotFoundError:  # somebody puts a whole one in its place just now
+            return False
+        return path.is_dir() and files == {entry.path: entry.sha256 for entry in self.list_tree(ref).entries}
 
     def _reference(self, entry: TreeEntry) -> ArtifactRef:
         return ArtifactRef(uri=self._object(entry.sha256).url, sha256=entry.sha256, num_bytes=entry.num_bytes)
@@ -244,6 +269,10 @@ class ArtifactStore:
                 yield chunk
         except StorageNotFoundError as error:
             raise _missing(sha256, self.url) from error
+        except (OSError, StorageAccessError, StorageUnavailableError) as error:
+            if not self.root.is_local:  # whoever may not read one object of a server may not read others, either
+                raise
+            raise _unreadable(sha256, self.url, error) from error
         if hasher.hexdigest() != sha256:
             raise _damaged(sha256, hasher.hexdigest(), self.url)
 
@@ -269,6 +298,10 @@ def _safe_relative(path: str) -> PurePosixPath:
 
 def _missing(sha256: str, url: str) -> ArtifactDamagedError:
     return ArtifactDamagedError(f"Artifact {sha256[:12]} is missing from the store {url}; its stage makes it again.")
+
+
+def _unreadable(sha256: str, url: str, error: Exception) -> ArtifactDamagedError:
+    return ArtifactDamagedError(f"Artifact {sha256[:12]} in the store {url} cannot be read: {error}")
 
 
 def _damaged(expected: str, found: str, url: str) -> ArtifactDamagedError:

@@ -8,6 +8,10 @@ from trainyard.tasks.caching.runs import RunName, StageNote
 SHOWN_LENGTH = 60
 """Values longer than this many characters are not shown, only that they changed."""
 
+MISSING, ELSEWHERE = "its result was missing or damaged", "its data was not on this machine"
+"""Why an earlier result was not used."""
+
+_UNFINISHED = "failed, was ended, or is still at work"
 _DIGEST = re.compile(r"[0-9a-f]{40,}")
 
 
@@ -32,7 +36,7 @@ def explain_stage(
         One reason a line, never empty.
     """
     if note.key is None:
-        return ["no key was noted: it failed, or was ended, before its key was known"]
+        return ["no key was noted: it failed or was ended before its key was known, or is still at work"]
     if note.cache != "on":
         return [f"its policy says cache={note.cache}: no earlier result was looked for"]
     known: list[tuple[RunName, StageNote]] = []
@@ -70,14 +74,16 @@ def closest(
 def _same_key(note: StageNote, run: RunName) -> str:
     if note.status == "cached":
         return f"nothing changed since run {run}"
-    return f"nothing changed since run {run}, but its result was missing or damaged"
+    if note.status == "unfinished" and note.missed is None:
+        return f"nothing changed since run {run}, but whether its result can be used was not yet known"
+    return f"nothing changed since run {run}, but {note.missed or MISSING}"
 
 
 def _lost(note: StageNote, earlier: Iterable[tuple[RunName, StageNote]]) -> list[str]:
     """The newest run of the same key, none of which kept a result."""
     for run, other in earlier:
         if other.key == note.key:
-            why = "did not finish" if other.status == "unfinished" else "kept no result (cache=off)"
+            why = _UNFINISHED if other.status == "unfinished" else "kept no result (cache=off)"
             return [f"nothing changed since run {run}, which {why}"]
     return []
 
@@ -87,11 +93,27 @@ def _closest_differences(
     earlier: Iterable[tuple[RunName, StageNote]],
     describe: Callable[[StageNote, StageNote], list[str]],
 ) -> list[str]:
-    found = closest(note.components, (item for item in earlier if _kept(item[1])))
-    if found is None:
-        return ["there is no earlier result of this stage"]
-    run, other = found
-    return [*describe(note, other), f"(compared with run {run})"]
+    earlier = list(earlier)
+    ours = [item for item in earlier if _is_same_project(note, item[1])]
+    if earlier and not ours:
+        return [f"there is no earlier run of this project ({note.model})"]
+    found = closest(note.components, (item for item in ours if _kept(item[1])))
+    reasons = ["there is no earlier result of this stage"]
+    if found is not None:
+        reasons = [*describe(note, found[1]), f"(compared with run {found[0]})"]
+    failed = next((item for item in ours if item[1].status == "unfinished" and item[1].key), None)
+    if failed is not None and (found is None or _distance(note, failed[1]) < _distance(note, found[1])):
+        reasons += [*describe(note, failed[1]), f"(compared with run {failed[0]}, which {_UNFINISHED})"]
+    return reasons
+
+
+def _is_same_project(one: StageNote, other: StageNote) -> bool:
+    """Whether two notes are of runs that make the same model; those of earlier versions do not say."""
+    return None in (one.model, other.model) or one.model == other.model
+
+
+def _distance(one: StageNote, other: StageNote) -> int:
+    return len(_differing(one.components, other.components))
 
 
 def _kept(note: StageNote) -> bool:

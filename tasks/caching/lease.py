@@ -27,7 +27,11 @@ from trainyard.tasks.errors import ObjectChangedError, StorageNotFoundError
 
 log = logging.getLogger(__name__)
 
+MOST_TTL_S = 3600.0
+"""The longest time-to-live that a lease may have (see ``Settings``)."""
+
 _LEAST_WAIT_S = 0.2
+_MARGIN_S = 24 * 3600.0
 
 
 @contextmanager
@@ -55,10 +59,24 @@ def held_lease(store: ArtifactStore, stage: str, key: str, timeout_s: float | No
 
 
 def is_leased(store: ArtifactStore, stage: str, key: str) -> bool:
-    """Whether there is a lease of a key. A dead one counts: asking once cannot tell, and does not wait."""
+    """Whether somebody may hold the lease of a key. One that is dead for less than a day counts (see ``may_live``)."""
     if store.root.is_local:
         return is_locked(_lock_path(store, stage, key))
-    return _location(store, stage, key).exists()
+    found = _read(_location(store, stage, key))
+    return found is not None and may_live(found[1], found[0].ttl_s, time.time())
+
+
+def may_live(info: ObjectInfo, ttl_s: float, now_s: float) -> bool:
+    """Whether the holder of a lease may live, for who asks once and does not wait to see it change.
+
+    Here the server's clock is compared with this machine's: that is what the margin is for.
+
+    Args:
+        info: The lease, as it is listed.
+        ttl_s: Its time-to-live, or the longest that any has.
+        now_s: The time, in seconds since 1970.
+    """
+    return not info.modified_s or now_s - info.modified_s < ttl_s + _MARGIN_S
 
 
 @contextmanager

@@ -66,6 +66,9 @@ def read_recorded(store: ArtifactStore, stage: str, key_sha256: str, product_typ
         data = location.read_bytes()
     except StorageNotFoundError:
         return None
+    except OSError as error:  # of a local disk
+        _warn(location, f"it cannot be read: {error}")
+        return None
     try:
         values = json.loads(data)
         if _is_of_another_version(values):

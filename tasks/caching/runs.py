@@ -84,6 +84,12 @@ class StageNote(Spec):
     components: dict[str, str] = Field(default_factory=dict)
     """The components of the key."""
 
+    missed: str | None = None
+    """Why an earlier result of the same key was not used, for people; None where nobody looked for one (yet)."""
+
+    model: str | None = None
+    """Name of the model that the pipeline run makes: what tells projects apart that share a store."""
+
     noted: datetime = Field(default_factory=lambda: datetime.now(timezone.utc))
     """When this was noted, in UTC."""
 
@@ -92,7 +98,7 @@ def write_note(store: ArtifactStore, folder: str, note: StageNote) -> None:
     """Note how a stage went; a later note replaces it. A store that refuses the note never fails the stage."""
     try:
         (store.root / _note_path(folder, note.stage)).write_bytes(note.model_dump_json(indent=1).encode())
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:  # of a local disk, such as one that may only be read
         log.warning("'trainyard explain' will not know how the stage %r went: %s", note.stage, error)
 
 

@@ -7,24 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from trainyard.tasks.artifacts.digests import digest_value
 from trainyard.tasks.artifacts.references import iter_references
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.exclusive import exclusive
+from trainyard.tasks.caching.explain import ELSEWHERE, MISSING
 from trainyard.tasks.caching.keys import StageKey, code_components, library_components
+from trainyard.tasks.caching.known_stores import remember_store
 from trainyard.tasks.caching.lease import held_lease
 from trainyard.tasks.caching.records import Product, read_product, touch_record, write_record
 from trainyard.tasks.caching.runs import StageNote, write_note
-from trainyard.tasks.errors import ArtifactDamagedError, PipelineError, StorageNotFoundError
-from trainyard.tasks.settings import Settings
+from trainyard.tasks.errors import (
+    ArtifactDamagedError,
+    ArtifactElsewhereError,
+    InvalidInputError,
+    PipelineError,
+    StorageNotFoundError,
+)
+from trainyard.tasks.settings import Settings, store_problem
 from trainyard.tasks.specs.policy import CacheMode, StageName
 from trainyard.tasks.specs.spec import Spec
 
 log = logging.getLogger(__name__)
 
-_ELSEWHERE = "another run is making the same result"
+_ANOTHER_RUN = "another run is making the same result"
 
 
 Components = Mapping[str, str]
@@ -46,6 +54,9 @@ class StageContext(Spec):
     timeout_s: float | None = None
     """Seconds that one attempt may take."""
 
+    model: str | None = None
+    """Name of the model that the pipeline run makes, for its notes."""
+
     run_folder: str | None = None
     """Where the pipeline run notes how its stages went, below ``runs/``; without one, nothing is noted."""
 
@@ -55,20 +66,42 @@ class StageContext(Spec):
         settings = Settings()
         return cls.model_validate({"store_url": store_url or settings.store_url, "home": settings.home, **changes})
 
+    @model_validator(mode="after")
+    def _check_store(self) -> "StageContext":
+        problem = store_problem(self.store_url, self.home)
+        if problem:
+            raise InvalidInputError(f"store {self.store_url}: {problem}")
+        return self
+
     @property
     def store(self) -> ArtifactStore:
         """The artifact store."""
         return ArtifactStore(self.store_url)
 
     def note(
-        self, stage: StageName, status: Literal["unfinished", "ran", "cached"], key: StageKey | None = None
+        self,
+        stage: StageName,
+        status: Literal["unfinished", "ran", "cached"],
+        key: StageKey | None = None,
+        missed: str | None = None,
     ) -> None:
         """Note how a stage of the pipeline run went, and under which key, for ``trainyard explain``."""
-        if self.run_folder is None:
-            return
-        known = {"key": key.sha256, "components": dict(key.components)} if key else {}
-        note = StageNote.model_validate({"stage": stage, "status": status, "cache": self.cache, **known})
-        write_note(self.store, self.run_folder, note)
+        components = dict(key.components) if key else {}
+        self._write(StageNote(stage=stage, status=status, cache=self.cache, components=components, missed=missed), key)
+
+    def note_inputs(self, stage: StageName, components: Components) -> None:
+        """Note what a stage will read, where much comes before its key is known: 'trainyard gc' leaves that alone.
+
+        Args:
+            stage: The stage.
+            components: Those of its key that are digests of what lies in the store.
+        """
+        self._write(StageNote(stage=stage, status="unfinished", cache=self.cache, components=dict(components)))
+
+    def _write(self, note: StageNote, key: StageKey | None = None) -> None:
+        if self.run_folder is not None:
+            known = {"key": key.sha256 if key else None, "model": self.model}
+            write_note(self.store, self.run_folder, note.model_copy(update=known))
 
 
 def _nothing_more(product: BaseModel, context: StageContext) -> None:
@@ -145,23 +178,25 @@ def run_stage(
         StageTimeoutError: Another run works at the key for longer than an attempt of this stage may take.
         PipelineError: What ``work`` raises, or computing the components.
     """
+    remember_store(context.home, context.store.url)
     key = _computed_key(stage, components)
     if key is None:
         return _run_unkeyed(stage, work, context)
+    context.note(stage.name, "unfinished", key)  # before it waits: then this is what it waits with
     lock = context.home / "locks" / f"{stage.name}-{key.sha256}.lock"
     with (
-        exclusive(lock, _ELSEWHERE, context.timeout_s),
+        exclusive(lock, _ANOTHER_RUN, context.timeout_s),
         held_lease(context.store, stage.name, key.sha256, context.timeout_s),
     ):
-        found = _verified_hit(stage, key, context) if context.cache == "on" else None
+        found, missed = _verified_hit(stage, key, context) if context.cache == "on" else (None, None)
         if found is not None:
             context.note(stage.name, "cached", key)
             return _result(stage, found, "cached", key)
-        context.note(stage.name, "unfinished", key)
+        context.note(stage.name, "unfinished", key, missed)
         product = work(key)
         if context.cache != "off":
             write_record(context.store, key, product)
-        context.note(stage.name, "ran", key)
+        context.note(stage.name, "ran", key, missed)
         on_recorded(key)
         return _result(stage, product, "ran", key)
 
@@ -174,7 +209,7 @@ def look_up(
     For who needs the product and not what ``Stage.verify`` proves of the machine that made it, such as staged files.
     """
     key = _computed_key(stage, components) if context.cache == "on" else None
-    found = _verified_hit(replace(stage, verify=_nothing_more), key, context) if key else None
+    found = _verified_hit(replace(stage, verify=_nothing_more), key, context)[0] if key else None
     if key is None or found is None:
         return None
     context.note(stage.name, "cached", key)
@@ -209,20 +244,26 @@ def _run_unkeyed(
     return StageResult(product=product, status="ran", cache_key=None, num_bytes=stage.size(product))
 
 
-def _verified_hit(stage: Stage[Product], key: StageKey, context: StageContext) -> Product | None:
+def _verified_hit(
+    stage: Stage[Product], key: StageKey, context: StageContext
+) -> tuple[Product, None] | tuple[None, str]:
+    """What was made before, or why it is not used."""
     store = context.store
     product = read_product(store, key, stage.product_type)
     if product is None:
-        return None
+        return None, MISSING
     try:
         for reference in iter_references(product):
             store.verify(reference)
         stage.verify(product, context)
+    except ArtifactElsewhereError as error:
+        log.info("The result of %s is known, and is brought to this machine: %s", stage.name, error)
+        return None, ELSEWHERE
     except (ArtifactDamagedError, StorageNotFoundError) as error:
         log.warning("The cached result of %s is not usable and is made again: %s", stage.name, error)
-        return None
+        return None, MISSING
     touch_record(store, key)
-    return product
+    return product, None
 
 
 def _result(

@@ -1,5 +1,7 @@
 """``trainyard gc``: look, decide, look again, remove."""
 
+import errno
+import logging
 import os
 import shutil
 import time
@@ -11,13 +13,24 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.store import ArtifactStore
+from trainyard.tasks.caching.known_stores import known_stores
 from trainyard.tasks.cleaning.home_inventory import pool_files, server_bytes, take_home_inventory
-from trainyard.tasks.cleaning.plan import Inventory, Item, Limits, Plan, common, plan_removal
+from trainyard.tasks.cleaning.names import is_lease
+from trainyard.tasks.cleaning.plan import Blob, Inventory, Item, Limits, Plan, common, plan_removal
 from trainyard.tasks.cleaning.staging_at_work import is_staging, without_pool
-from trainyard.tasks.cleaning.store_inventory import take_store_inventory
-from trainyard.tasks.errors import InvalidInputError
+from trainyard.tasks.cleaning.store_inventory import live_needs, take_store_inventory
+from trainyard.tasks.credentials import redacted_url
+from trainyard.tasks.errors import InvalidInputError, PipelineError, StorageNotFoundError
 from trainyard.tasks.runtime.scratch import remove_abandoned
+from trainyard.tasks.settings import store_problem
+from trainyard.tasks.staging.area import remove_leftovers
+
+log = logging.getLogger(__name__)
+
+TRASH, TRASH_BESIDE = "trash", ".trainyard-trash"
+"""Of the home directory, and of a place in it that is on a disk of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +67,19 @@ def collect_garbage(store: ArtifactStore, home: Path, limits: Limits, *, dry_run
         dry_run: Whether to remove nothing.
 
     Raises:
-        InvalidInputError: Another garbage collection is at work on this machine.
+        InvalidInputError: Another garbage collection is at work on this machine, or the store's files cannot be told
+            from those of the home.
     """
+    problem = store_problem(store.url, home)
+    if problem:
+        raise InvalidInputError(f"store {store.url}: {problem}")
     (home / "locks").mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(home / "locks" / "gc.lock", timeout=0):
             found = _look(store, home, limits)
             if not dry_run:
                 remove_abandoned()
+                remove_leftovers(home)
             if dry_run or not any((found.store.items, found.store.blobs, found.home.items, found.home.blobs)):
                 return found
             again = _look(store, home, limits)
@@ -78,7 +96,8 @@ def collect_garbage(store: ArtifactStore, home: Path, limits: Limits, *, dry_run
 def _look(store: ArtifactStore, home: Path, limits: Limits) -> Collection:
     now_s = time.time()
     contents = take_store_inventory(store, home, now_s)
-    at_home = take_home_inventory(home, contents.live_digests, contents.live_keys)
+    digests, keys = _needs_of_other_stores(store, home, now_s)
+    at_home = take_home_inventory(home, contents.live_digests | digests, contents.live_keys | keys)
     in_store = contents.inventory
     if not store.root.is_local:
         plans = (plan_removal(in_store, limits, now_s), plan_removal(at_home, limits, now_s))
@@ -92,6 +111,19 @@ def _look(store: ArtifactStore, home: Path, limits: Limits) -> Collection:
     return Collection(*parts, limits, shared=True, server_bytes=server_bytes(home))
 
 
+def _needs_of_other_stores(store: ArtifactStore, home: Path, now_s: float) -> tuple[frozenset[str], frozenset[str]]:
+    """What live runs of this home that keep their results elsewhere need of it, where their store can be read."""
+    digests, keys = frozenset[str](), frozenset[str]()
+    for url in {*known_stores(home), f"file://{home / 'store'}"} - {store.url}:
+        try:
+            found = live_needs(ArtifactStore(url), home, now_s)
+        except PipelineError as error:
+            log.warning("What runs that use the store %s need cannot be told: %s", redacted_url(url), error)
+            continue
+        digests, keys = digests | found[0], keys | found[1]
+    return digests, keys
+
+
 def _part_of(plan: Plan, inventory: Inventory) -> Plan:
     ids = {item.id for item in inventory.items}
     blobs = tuple(blob for blob in plan.blobs if blob.id in inventory.blobs)
@@ -103,26 +135,49 @@ def _clean_store(store: ArtifactStore, plan: Plan) -> None:
     """Records and notes first: what nothing speaks of any more may then go."""
     for blob in sorted(plan.blobs, key=lambda blob: blob.id.startswith("objects/")):
         location = store.root / blob.id
-        if location.is_local and _modified_since(location.local_path, blob.last_used_s):
-            continue
-        location.delete()
+        if not _was_used(location, blob):
+            location.delete()
     if store.root.is_local:
         for item in plan.items:
             if item.kind == "run note":
                 _remove_empty(store.root.local_path / item.id)
 
 
+def _was_used(location: Location, blob: Blob) -> bool:
+    """Whether a file was written again since the look; on a server only leases are asked for: another may hold one."""
+    if location.is_local:
+        return _modified_since(location.local_path, blob.last_used_s)
+    if not is_lease(blob.id):
+        return False
+    with suppress(StorageNotFoundError):
+        found = location.find_object()
+        return found is not None and found.modified_s > blob.last_used_s
+    return True
+
+
 def _clean_home(home: Path, plan: Plan) -> None:
-    trash = home / "trash" / uuid.uuid4().hex
-    trash.mkdir(parents=True)
     try:
-        for n, item in enumerate(plan.items):
+        for item in plan.items:
             with suppress(Timeout), _held(home, item):
                 if not _modified_since(Path(item.id), item.last_used_s):
-                    os.replace(item.id, trash / str(n))
+                    _put_away(Path(item.id), home)
         _unlink_unneeded(home, {blob.id for blob in plan.blobs})
     finally:
-        shutil.rmtree(home / "trash", ignore_errors=True)
+        for trash in (home / TRASH, *home.glob(f"*/{TRASH_BESIDE}")):  # also of one that was killed
+            shutil.rmtree(trash, ignore_errors=True)
+
+
+def _put_away(path: Path, home: Path) -> None:
+    """Rename something into the trash: at once, so that nobody meets with half of it."""
+    for trash in (home / TRASH, path.parent / TRASH_BESIDE):
+        trash.mkdir(exist_ok=True)
+        try:
+            os.replace(path, trash / uuid.uuid4().hex)
+        except OSError as error:
+            if error.errno != errno.EXDEV or trash.parent != home:
+                raise
+        else:
+            return
 
 
 def _held(home: Path, item: Item) -> AbstractContextManager[object]:

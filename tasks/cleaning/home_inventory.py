@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainyard.tasks.caching.locks import is_locked
 from trainyard.tasks.cleaning.liveness import training_since_s
+from trainyard.tasks.cleaning.names import is_of_home
 from trainyard.tasks.cleaning.plan import Blob, Inventory, Item
 
 _FOLDERS = {
@@ -37,14 +38,15 @@ def take_home_inventory(home: Path, live_digests: frozenset[str], live_keys: fro
     items: list[Item] = []
     since_s = training_since_s(home)
     short_keys = {key[:32] for key in live_keys}
-    for folder in _folders(home / "datasets"):
+    for folder in _folders(home, "datasets"):
         items.append(_item("dataset", folder, blobs, since_s, protected=folder.name in live_digests))
     for place, kind in _FOLDERS.items():
-        for folder in _folders(home / place):
+        for folder in _folders(home, place):
             needed = folder.name in short_keys or is_locked(folder.with_name(f"{folder.name}.lock"))
             items.append(_item(kind, folder, blobs, since_s, protected=needed))
-    items += [_report(path, blobs) for path in (home / "reports").glob("*.html")]
-    for path in (home / "objects").glob("??/*"):
+    items += [_file("copy of a report", path, blobs) for path in _files(home, "reports")]
+    items += [_file("damaged data", path, blobs) for path in _files(home, "damaged")]
+    for _, path in pool_files(home):
         status = path.lstat()
         blobs.add(status, status.st_mtime)
     return Inventory(items, blobs.blobs())
@@ -53,7 +55,8 @@ def take_home_inventory(home: Path, live_digests: frozenset[str], live_keys: fro
 def pool_files(home: Path) -> Iterator[tuple[str, Path]]:
     """The staged objects, each with the id of its blob."""
     for path in (home / "objects").glob("??/*"):
-        yield _inode(path.lstat()), path
+        if is_of_home("objects", f"{path.parent.name}/{path.name}"):
+            yield _inode(path.lstat()), path
 
 
 def server_bytes(home: Path) -> int:
@@ -83,16 +86,25 @@ class _Files:
         }
 
 
-def _report(path: Path, blobs: _Files) -> Item:
-    """A copy of a validation report; the store keeps another with its result."""
+def _file(kind: str, path: Path, blobs: _Files) -> Item:
+    """A single file: a copy of a validation report (the store keeps another), or an object that was damaged."""
     status = path.lstat()
-    return Item("copy of a report", str(path), frozenset({blobs.add(status, status.st_mtime)}), status.st_mtime)
+    return Item(kind, str(path), frozenset({blobs.add(status, status.st_mtime)}), status.st_mtime)
 
 
-def _folders(parent: Path) -> list[Path]:
+def _folders(home: Path, place: str) -> list[Path]:
+    return [path for path in _ours(home, place) if path.is_dir() and not path.is_symlink()]
+
+
+def _files(home: Path, place: str) -> list[Path]:
+    return [path for path in _ours(home, place) if path.is_file() and not path.is_symlink()]
+
+
+def _ours(home: Path, place: str) -> list[Path]:
+    parent = home / place
     if not parent.is_dir():
         return []
-    return [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.is_symlink()]
+    return [path for path in sorted(parent.iterdir()) if is_of_home(place, path.name)]
 
 
 def _item(kind: str, folder: Path, blobs: _Files, since_s: float | None, *, protected: bool) -> Item:

@@ -6,12 +6,13 @@ from prefect.client.schemas.objects import State
 
 from trainyard.tasks.artifacts.products import OnnxBundle, StagedData, TrainedRun
 from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.export.export import export_onnx
 from trainyard.tasks.export.origin import origin_of
-from trainyard.tasks.models.loading import model_components
+from trainyard.tasks.models.key import LIBRARIES, model_components
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.export import OnnxExport
 
@@ -19,7 +20,7 @@ EXPORT = Stage(
     name="export",
     product_type=OnnxBundle,
     packages=("trainyard.tasks.export",),
-    libraries=("torch", "onnx", "onnxscript"),
+    libraries=("onnx", "onnx-ir", "onnxscript", *LIBRARIES),
 )
 
 
@@ -30,7 +31,7 @@ def export_model(
     """Turn the model that training saved into a checked ONNX bundle."""
 
     def components() -> dict[str, str]:
-        return export_components(settings, trained.outputs, trained.source)
+        return export_components(settings, trained.outputs, trained.source, context.store)
 
     def work(key: StageKey) -> OnnxBundle:
         return export_onnx(
@@ -45,6 +46,8 @@ def export_model(
     return as_state(run_stage(EXPORT, components, work, context))
 
 
-def export_components(settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None = None) -> dict[str, str]:
+def export_components(
+    settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None, store: ArtifactStore
+) -> dict[str, str]:
     """What decides an export's result, beside its code and libraries; the source where its classes are needed."""
-    return {**model_components(settings, outputs, source), **settings.key_components()}
+    return {**model_components(settings, outputs, source, store), **settings.key_components()}

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     Array = npt.NDArray[Any]
 
 
-def model_components(settings: OnnxExport, outputs: ArtifactRef, source: ArtifactRef | None) -> dict[str, str]:
-    """Components of a key that decide which model is loaded: the source only where its classes are needed."""
-    return {
-        "input:outputs": outputs.sha256,
-        **({"input:source": source.sha256} if source and settings.needs_source else {}),
-    }
-
-
 def require_loadable(kind: ModelKind, settings: OnnxExport, source: ArtifactRef | None, shown_as: str) -> None:
     """Refuse what cannot or must not be loaded, before a process is started for it.
 

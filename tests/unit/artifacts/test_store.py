@@ -1,11 +1,14 @@
+import errno
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from trainyard.tasks.artifacts import store as store_module
+from trainyard.tasks.artifacts.storage_errors import translated
 from trainyard.tasks.artifacts.store import ArtifactStore
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 
@@ -142,6 +145,48 @@ def test_of_several_that_want_a_local_copy_at_once_none_fails(tmp_path, tree):
         assert contents(copy) == contents(tree)
 
 
+def test_a_damaged_copy_is_replaced_as_a_whole_by_one_of_several(tmp_path, tree):
+    """Whoever reads it meanwhile sees all of the wrong one or all of the right one, and nobody fails."""
+    store = ArtifactStore(str(tmp_path / "store"))
+    for n in range(20):
+        (tree / f"more {n}.txt").write_text(str(n) * 1000)
+    ref = store.put_tree(tree)
+    copy = store.materialize_once(ref, tmp_path / "copies" / "copy")
+    num_files, seen, done = len(list(copy.rglob("*"))), set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            with suppress(FileNotFoundError):  # in the moment between the two
+                folder = os.open(copy, os.O_RDONLY)
+                names = os.listdir(folder)
+                if os.path.samestat(os.fstat(folder), os.stat(copy)):  # else it is what has been put away
+                    seen.add(len(names))
+                os.close(folder)
+
+    reader = threading.Thread(target=read)
+    num_names = len(list(copy.iterdir()))
+    reader.start()
+    for _ in range(10):
+        (copy / "more 1.txt").write_text("wrong")
+        with ThreadPoolExecutor(4) as pool:
+            made = [pool.submit(store.materialize_once, ref, copy) for _ in range(4)]
+        assert [future.result() for future in made] == [copy] * 4
+        assert contents(copy) == contents(tree)
+    done.set()
+    reader.join()
+    assert (seen - {0}, len(list(copy.rglob("*")))) == ({num_names}, num_files)
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["copy", "copy.lock"]
+
+
+def test_a_wrong_file_in_the_place_of_a_tree_is_replaced_and_so_is_a_directory_in_that_of_a_file(tmp_path, tree):
+    store = ArtifactStore(str(tmp_path / "store"))
+    as_tree, as_file = tmp_path / "tree copy", tmp_path / "file copy"
+    as_tree.write_text("wrong")
+    (as_file / "wrong").mkdir(parents=True)
+    assert contents(store.materialize_once(store.put_tree(tree), as_tree)) == contents(tree)
+    assert store.materialize_once(store.put_bytes(b"right"), as_file).read_bytes() == b"right"
+
+
 def test_a_file_that_changes_while_it_is_stored_is_stored_right_or_not_at_all(tmp_path, monkeypatch):
     store = ArtifactStore(str(tmp_path / "store"))
     path = tmp_path / "growing.log"
@@ -194,3 +239,19 @@ def test_who_reads_while_others_write_gets_the_whole_content_or_is_told_that_it_
         ended.set()
         writer.join()
     assert met and all(met)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES], ids=["EIO", "EACCES"])
+def test_an_object_that_this_machine_cannot_read_is_a_damaged_one(tmp_path, monkeypatch, number):
+    store = ArtifactStore(str(tmp_path / "store"))
+    ref = store.put_bytes(b"hello")
+
+    def fail(location):
+        with translated(location.url):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("trainyard.tasks.artifacts.location.Location.read_chunks", fail)
+    with pytest.raises(ArtifactDamagedError, match="cannot be read"):
+        store.verify(ref)
+    monkeypatch.undo()
+    store.verify(ref)

@@ -3,14 +3,16 @@
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard.flows.explanation import explain_run
 from trainyard.tasks.artifacts.digests import digest_bytes
+from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.artifacts.store import ArtifactStore
-from trainyard.tasks.caching.explain import closest, differences, explain_stage
+from trainyard.tasks.caching.explain import ELSEWHERE, closest, differences, explain_stage
 from trainyard.tasks.caching.keys import StageKey
 from trainyard.tasks.caching.runs import (
     HISTORY_LENGTH,
@@ -23,12 +25,17 @@ from trainyard.tasks.caching.runs import (
     write_note,
 )
 from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
-from trainyard.tasks.errors import InvalidInputError, TransientError
+from trainyard.tasks.errors import InvalidInputError, StageTimeoutError, TransientError
+from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.specs.spec import Spec
+from trainyard.tasks.staging.dataset import stage_references, verify_staged
 
 START = datetime(2026, 11, 22, 22, 35, tzinfo=timezone.utc)
 NAMES = st.sampled_from([f"config:{letter}" for letter in "abcdef"])
 COMPONENTS = st.dictionaries(NAMES, st.sampled_from(["1", "2", digest_bytes(b"1"), digest_bytes(b"2"), "x" * 90]))
+
+
+UNFINISHED = "failed, was ended, or is still at work"
 
 
 def run_name(number):
@@ -122,7 +129,7 @@ def test_a_policy_that_asks_for_a_run_is_the_reason(mode):
     [
         (note({"a": "1"}), "missing or damaged"),
         (note({"a": "1"}, cache="refresh"), "missing or damaged"),
-        (note({"a": "1"}, "unfinished"), "did not finish"),
+        (note({"a": "1"}, "unfinished"), "failed, was ended, or is still at work"),
         (note({"a": "1"}, cache="off"), "kept no result"),
     ],
 )
@@ -137,10 +144,43 @@ def test_a_miss_is_not_compared_with_runs_that_left_no_result():
     assert explain_stage(note({"a": "2", "b": "2"}), earlier)[:2] == ["a: 1 → 2", "b: 1 → 2"]
 
 
+def test_what_changed_since_a_run_that_failed_is_told_where_that_is_closer():
+    """As after a gate that was not passed, and is loosened."""
+    kept, failed = note({"a": "1", "b": "1"}), note({"a": "2", "b": "1"}, "unfinished")
+    told = ["a: 1 → 2", "b: 1 → 2", f"(compared with run {run_name(0)})"]
+    more = ["b: 1 → 2", f"(compared with run {run_name(1)}, which {UNFINISHED})"]
+    assert explain_stage(note({"a": "2", "b": "2"}), newest_first(kept, failed)) == told + more
+    assert explain_stage(note({"a": "1", "b": "2"}), newest_first(kept, failed))[:-1] == ["b: 1 → 2"]
+    first = ["there is no earlier result of this stage"]
+    assert explain_stage(note({"a": "2", "b": "2"}), [(run_name(1), failed)]) == first + more
+
+
+def of_model(name, components):
+    return note(components).model_copy(update={"model": name})
+
+
+def test_projects_that_share_a_store_are_not_compared():
+    theirs, ours = of_model("theirs", {"a": "1", "b": "1"}), of_model("ours", {"a": "2", "b": "2"})
+    new = of_model("ours", {"a": "1", "b": "2"})
+    assert explain_stage(new, newest_first(theirs)) == ["there is no earlier run of this project (ours)"]
+    assert explain_stage(new, newest_first(ours, theirs)) == ["a: 2 → 1", f"(compared with run {run_name(0)})"]
+    unnamed = note({"a": "1", "b": "3"})
+    assert explain_stage(new, newest_first(unnamed))[0] == "b: 3 → 2", "of an earlier version"
+    same = of_model("ours", {"a": "1", "b": "1"}).model_copy(update={"status": "cached"})
+    assert explain_stage(same, newest_first(theirs)) == [f"nothing changed since run {run_name(0)}"]
+
+
+def test_why_a_result_was_not_used_is_told_as_it_was_noted():
+    elsewhere = note({"a": "1"}).model_copy(update={"missed": ELSEWHERE})
+    assert explain_stage(elsewhere, newest_first(note({"a": "1"}))) == [
+        f"nothing changed since run {run_name(0)}, but its data was not on this machine"
+    ]
+
+
 def test_a_stage_that_never_had_a_key():
     unkeyed = StageNote(stage="stage", status="unfinished", cache="on")
     assert explain_stage(unkeyed, newest_first(note({"a": "1"}))) == [
-        "no key was noted: it failed, or was ended, before its key was known"
+        "no key was noted: it failed or was ended before its key was known, or is still at work"
     ]
 
 
@@ -230,7 +270,32 @@ def test_a_run_that_failed_is_explained_too(store_url, tmp_path):
         run_export(store_url, tmp_path, 1, "20", fail=True)
     assert explained(store_url) == ("unfinished", ["config:opset: 19 → 20", f"(compared with run {first})"])
     run_export(store_url, tmp_path, 2, "20")
-    assert explained(store_url) == ("ran", [f"nothing changed since run {run_name(1)}, which did not finish"])
+    assert explained(store_url) == ("ran", [f"nothing changed since run {run_name(1)}, which {UNFINISHED}"])
+
+
+def test_a_run_that_waits_for_another_has_noted_its_key(store_url, tmp_path):
+    first = run_export(store_url, tmp_path, 0, "20")
+    context = StageContext(store_url=store_url, home=tmp_path, run_folder=run_name(1).folder, timeout_s=0.2)
+    lock = tmp_path / "locks" / f"export-{read_note(ArtifactStore(store_url), first, 'export').key}.lock"
+    with FileLock(lock), pytest.raises(StageTimeoutError):
+        run_stage(STAGE, {"config:opset": "20"}, lambda key: None, context)
+    why = "but whether its result can be used was not yet known"
+    assert explained(store_url) == ("unfinished", [f"nothing changed since run {first}, {why}"])
+
+
+def test_data_that_is_not_on_this_machine_is_no_damage(store_url, tmp_path, caplog):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.txt").write_text("1")
+    reference = Datastore(url=str(tmp_path / "data")).as_mount()
+    stage = Stage(name="stage", product_type=StagedData, packages=(), verify=verify_staged)
+    for number, home in enumerate(("one", "two")):
+        context = StageContext(store_url=store_url, home=tmp_path / home, run_folder=run_name(number).folder)
+        run_stage(
+            stage, {"config:x": "1"}, lambda key, context=context: stage_references([reference], context), context
+        )
+    why = "but its data was not on this machine"
+    assert explained(store_url) == ("ran", [f"nothing changed since run {run_name(0)}, {why}"])
+    assert "not usable" not in caplog.text
 
 
 def test_the_run_is_no_part_of_the_key(store_url, tmp_path):

@@ -4,18 +4,22 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
+from trainyard.flows.answers import keep_product
 from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.keys import StageKey, code_components, code_files
 from trainyard.tasks.caching.lease import is_leased
+from trainyard.tasks.caching.runs import RunName
 from trainyard.tasks.caching.stage import Stage, StageContext, look_up, run_stage
 from trainyard.tasks.errors import (
     ArtifactDamagedError,
@@ -83,13 +87,15 @@ def test_refresh_runs_and_replaces(context):
     assert run(Work(context), context).product == refreshed.product
 
 
-@pytest.mark.parametrize("damage", ["delete", "flip", "truncate"])
+@pytest.mark.parametrize("damage", ["delete", "flip", "truncate", "directory"])
 def test_a_damaged_artifact_is_a_miss_and_heals(context, damage):
     work = Work(context)
     path = object_path(context, run(work, context).product.artifact)
     path.chmod(0o644)
-    if damage == "delete":
+    if damage in ("delete", "directory"):
         path.unlink()
+        if damage == "directory":
+            (path / "in the way").mkdir(parents=True)
     else:
         path.write_bytes(b"mada" if damage == "flip" else b"ma")
     assert run(work, context).status == "ran"
@@ -256,6 +262,20 @@ def test_a_store_that_cannot_be_locked_is_still_read(context, caplog):
     leases.write_text("in the way of the locks")
     assert run(Work(context), context).status == "cached"
     assert "cannot be locked" in caplog.text
+
+
+def test_a_store_that_may_only_be_read_serves_a_pipeline_run(small_disk, tmp_path, caplog, monkeypatch):
+    context = StageContext(
+        store_url=str(small_disk / "store"), home=tmp_path / "home", run_folder=RunName.now("1").folder
+    )
+    run(Work(context), context)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    monkeypatch.setattr("trainyard.flows.answers.flow_run", SimpleNamespace(id="run-1"))
+    found = run(Work(context), context)
+    keep_product(context.store_url, "export", found.product)
+    assert found.status == "cached"
+    assert "will not know how the stage 'export' went" in caplog.text
+    assert "does not keep how this run ended" in caplog.text
 
 
 def test_only_what_computing_the_key_says_of_an_input_ends_the_stage(context):

@@ -1,10 +1,8 @@
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -12,70 +10,22 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.unit.cleaning.aging import DAY, age, age_notes, collect, make, status
 from tests.unit.registry.proofs import LINEAGE, proven
 from trainyard.flows.cleaning import parse_limits, parse_size
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.artifacts.products import ANSWERS, StagedData
-from trainyard.tasks.artifacts.references import ArtifactRef
 from trainyard.tasks.caching.runs import RunName, StageNote, write_note
-from trainyard.tasks.caching.stage import Stage, StageContext, run_stage
-from trainyard.tasks.cleaning.collect import collect_garbage
+from trainyard.tasks.caching.stage import Stage, run_stage
 from trainyard.tasks.cleaning.plan import Limits
 from trainyard.tasks.errors import ArtifactDamagedError, InvalidInputError
 from trainyard.tasks.registry.load import load_model
 from trainyard.tasks.registry.register import register_model, verify_registered
 from trainyard.tasks.specs.datastore import Datastore
-from trainyard.tasks.specs.spec import Spec
 from trainyard.tasks.staging.dataset import stage_references, verify_staged
 
-DAY = 24 * 3600
-EVERYTHING = Limits(max_bytes=0, keep_s=0)
-
-
-class Tree(Spec):
-    tree: ArtifactRef
-
-
-EXPORT = Stage(name="export", product_type=Tree, packages=())
+OLD, NEW = "0" * 32, "f" * 32
 STAGE = Stage(name="stage", product_type=StagedData, packages=(), verify=verify_staged)
-
-
-@pytest.fixture
-def context(tmp_path):
-    return StageContext(store_url=str(tmp_path / "home" / "store"), home=tmp_path / "home")
-
-
-def make(context, name, tmp_path, run_folder=None):
-    """A cached result: a tree of two files, one shared by all results."""
-    folder = tmp_path / f"tree {name}"
-    folder.mkdir(exist_ok=True)
-    (folder / "own.txt").write_text(name * 100)
-    (folder / "shared.txt").write_text("shared")
-    context = context.model_copy(update={"run_folder": run_folder})
-    return run_stage(EXPORT, {"config:x": name}, lambda key: Tree(tree=context.store.put_tree(folder)), context)
-
-
-def age(root, days):
-    """As if everything had been there, unused, for so many days."""
-    then = time.time() - days * DAY
-    for directory, _, names in os.walk(root):
-        for name in [*names, "."]:
-            os.utime(Path(directory) / name, (then, then))
-
-
-def age_notes(context, days):
-    for path in Path(context.store_url).glob("runs/*/*.json"):
-        note = json.loads(path.read_text())
-        note["noted"] = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() - days * DAY))}"
-        path.write_text(json.dumps(note))
-
-
-def collect(context, limits=EVERYTHING, dry_run=False):
-    return collect_garbage(context.store, context.home, limits, dry_run=dry_run)
-
-
-def status(context, name, tmp_path):
-    return make(context, name, tmp_path).status
 
 
 def test_what_was_not_used_for_long_goes_and_what_is_shared_stays(context, tmp_path):
@@ -121,27 +71,6 @@ def test_the_least_recently_used_goes_until_the_rest_fits(context, tmp_path):
     done = collect(context, Limits(max_bytes=whole.store.kept_bytes + whole.home.kept_bytes - 1))
     assert len(done.store.items) == 1
     assert [status(context, name, tmp_path) for name in ("c", "b", "a")] == ["cached", "cached", "ran"]
-
-
-@pytest.fixture(params=["file", "s3"])
-def aged_place(request, tmp_path, monkeypatch):
-    """A store, and what makes everything in it, and at home, old."""
-    if request.param == "file":
-        context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path / "home")
-        folder = tmp_path / "store"
-    else:
-        server = request.getfixturevalue("s3_server")
-        for name, value in {**server.environment(), "AWS_ENDPOINT_URL": server.endpoint_url}.items():
-            monkeypatch.setenv(name, value)
-        bucket = f"cleaning-{uuid.uuid4().hex[:8]}"
-        folder = server.create_bucket(bucket)  # times of its files are those of the objects
-        context = StageContext(store_url=f"s3://{bucket}", home=tmp_path / "home")
-
-    def age_all():
-        age(folder, 400)
-        age(context.home, 400)
-
-    return context, age_all
 
 
 def test_what_a_registered_model_needs_is_never_removed(aged_place, tmp_path):
@@ -235,7 +164,7 @@ def test_data_that_is_in_use_stays(context, staged):
 def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, staged):
     product = staged().product
     age(context.home, 3)
-    (context.home / "environments" / "layer").mkdir(parents=True)
+    (context.home / "environments" / OLD).mkdir(parents=True)
     (context.home / "work").mkdir()
     lock = context.home / "work" / "some-key.lock"
     lock.touch()
@@ -252,29 +181,42 @@ def test_while_a_training_is_at_work_nothing_that_it_may_use_goes(context, stage
         holder.stdout.readline()
         os.utime(lock, (time.time() - 3 * DAY,) * 2)
         collect(context)
-        assert (context.home / "environments" / "layer").exists()
+        assert (context.home / "environments" / OLD).exists()
         assert dataset_path(context.home, product.datasets[0]).exists()
     finally:
         holder.kill()
         holder.wait()
     collect(context)
-    assert not (context.home / "environments" / "layer").exists()
+    assert not (context.home / "environments" / OLD).exists()
 
 
-@pytest.mark.parametrize("place", ["environments", "runs", "checkpoints", "work", "models", "sources", "damaged"])
-def test_every_place_of_the_home_directory_is_cleaned(context, place):
-    for name in ("old", "new"):
+@pytest.mark.parametrize(
+    ("place", "old", "new"),
+    [
+        ("environments", OLD, f"conda-{NEW}"),
+        ("environments", f"conda-{OLD}", NEW),
+        ("runs", "20261101-120000-00ff00", "20261130-120000-00ff00"),
+        ("checkpoints", OLD, NEW),
+        ("work", OLD, NEW),
+        ("models", OLD, NEW),
+        ("models", f".{OLD}.ab_01xyz", f".{NEW}.ab_01xyz"),
+        ("sources", OLD, NEW),
+        ("damaged", "data-00ff00ff", "data-ff00ff00"),
+    ],
+)
+def test_every_place_of_the_home_directory_is_cleaned(context, place, old, new):
+    for name in (old, new):
         (context.home / place / name).mkdir(parents=True)
         (context.home / place / name / "file").write_text(name)
-        if name == "old":
+        if name == old:
             age(context.home, 40)
     collect(context, Limits(keep_s=30 * DAY))
-    assert [path.name for path in (context.home / place).iterdir()] == ["new"]
+    assert [path.name for path in (context.home / place).iterdir()] == [new]
 
 
 def test_old_copies_of_reports_go_and_are_counted(context):
     (context.home / "reports").mkdir(parents=True)
-    old, new = (context.home / "reports" / f"validation-{name}.html" for name in ("old", "new"))
+    old, new = (context.home / "reports" / f"validation-{digit * 16}.html" for digit in "0f")
     for path in (old, new):
         path.write_text("x" * 1000)
     os.utime(old, (time.time() - 40 * DAY,) * 2)

@@ -189,7 +189,7 @@ def test_the_key_follows_settings_and_outputs_and_code(context, tmp_path):
     outputs = put_files(context, tmp_path / "outputs", {"model.pt2": b"1"})
     other = put_files(context, tmp_path / "others", {"model.pt2": b"2"})
     variants = [(OnnxExport(), outputs), (OnnxExport(opset=21), outputs), (OnnxExport(), other)]
-    keys = {EXPORT.key(export_components(*variant)).sha256 for variant in variants}
+    keys = {EXPORT.key(export_components(*variant, None, context.store)).sha256 for variant in variants}
     assert len(keys) == 3
     code = EXPORT.key({}).components
     assert {"code:export/exporter.py", "code:models/program.py", "library:onnxscript"} <= set(code)

@@ -53,6 +53,20 @@ def test_an_unknown_stage_is_named_with_its_option(pipeline):
         modes(pipeline, refresh=["trian"])
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"from_stage": "export"}, "--from-stage export"),
+        ({"refresh": ["train", "validate", "register"]}, "--refresh validate register"),
+    ],
+)
+def test_a_stage_that_the_pipeline_does_not_have_is_refused(pipeline, options, named):
+    pipeline.write_text(f"{pipeline.read_text()}export: null\n")
+    with pytest.raises(InvalidInputError, match=rf"{named}: this pipeline has no such stage.* ends after metrics"):
+        modes(pipeline, **options)
+    assert modes(pipeline, from_stage="metrics")["metrics"] == "refresh"
+
+
 def gc(*options):
     return CliRunner().invoke(cli.app, ["gc", *options])
 
@@ -79,6 +93,26 @@ def test_gc_says_why_the_limit_is_not_met_right_after_a_run(home):
     assert "The limit of 1 B is not met: " in told.output
     assert "used within the last hour" in told.output
     assert "not met" not in gc("--max-size", "1GB", "--dry-run").output
+
+
+def test_gc_says_why_nothing_goes(home):
+    write_record(ArtifactStore(str(home / "store")), StageKey("stage", {"config": "1"}), StagedData())
+    [record] = (home / "store" / "cache").rglob("*.json")
+    told = gc("--keep-days", "0", "--dry-run").output
+    assert "Nothing goes: " in told and "used within the last hour" in told
+    os.utime(record, (time.time() - 2 * 24 * 3600,) * 2)
+    assert "were used within the last 30 days" in " ".join(gc("--keep-days", "30", "--dry-run").output.split())
+    assert "Nothing goes" not in gc("--keep-days", "1", "--dry-run").output
+
+
+@pytest.mark.parametrize("command", [["gc", "--keep-days", "1"], ["explain"]])
+def test_a_named_store_that_is_not_there_is_refused(home, tmp_path, command):
+    done = CliRunner().invoke(cli.app, [*command, "--store", str(tmp_path / "nowhere")])
+    assert done.exit_code == cli.BAD_INPUT
+    assert "there is no such place" in done.output
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "nowhere").mkdir()
+    assert "no such place" not in CliRunner().invoke(cli.app, [*command, "--store", str(tmp_path / "nowhere")]).output
 
 
 def test_where_the_store_is_elsewhere_each_place_has_the_limit():

@@ -55,7 +55,7 @@ def test_a_dataset_that_goes_while_it_is_verified_is_damaged(source, context, go
     product = stage_references([Datastore(url=str(source)).as_mount()], context)
     os.link(staged_path(context, product) / "a.txt", context.home / "another link")  # its files are looked at
     walks = goes_during(number)
-    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
+    with pytest.raises(ArtifactDamagedError, match=r"not (as it was staged|on this machine)"):
         verify_staged(product, context)
     assert len(walks) >= number
 
@@ -86,7 +86,7 @@ def test_damage_is_found_moved_aside_and_healed(source, context, damage):
     reference = Datastore(url=str(source)).as_mount()
     product = stage_references([reference], context)
     damage(dataset_directory(context.home, product.datasets[0].sha256))
-    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
+    with pytest.raises(ArtifactDamagedError, match=r"not (as it was staged|on this machine)"):
         verify_staged(product, context)
     with pytest.raises(ArtifactDamagedError, match="not staged on this machine"):
         dataset_path(context.home, product.datasets[0])
@@ -130,7 +130,7 @@ def test_what_changes_while_files_are_looked_at_is_found_the_next_time(source, c
     with monkeypatch.context() as patched:
         patched.setattr(StagingIndex, "check_files", check_and_damage)
         verify_staged(product, context)
-    with pytest.raises(ArtifactDamagedError, match="not as it was staged"):
+    with pytest.raises(ArtifactDamagedError, match=r"not (as it was staged|on this machine)"):
         verify_staged(product, context)
 
 

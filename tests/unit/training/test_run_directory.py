@@ -30,7 +30,7 @@ def test_nothing_is_left_of_a_training_that_ended_well(tmp_path):
 
 
 def test_a_pipeline_run_is_the_same_in_another_attempt_and_on_another_machine(prefect_server, tmp_path):
-    context = StageContext(store_url=str(tmp_path), home=tmp_path)
+    context = StageContext(store_url=str(tmp_path / "store"), home=tmp_path)
 
     @task
     def train(context):

@@ -53,6 +53,13 @@ def test_a_link_that_leaves_the_directory_is_refused(source, snapshot, tmp_path)
         snapshot(source)
 
 
+def test_a_link_that_leads_to_itself_is_refused(source, snapshot):
+    (source / "a").symlink_to("b")
+    (source / "b").symlink_to("a")
+    with pytest.raises(InvalidInputError, match="link that cannot be followed"):
+        snapshot(source)
+
+
 def test_the_digest_depends_on_bytes_names_and_modes_alone(source, tmp_path):
     store = ArtifactStore(str(tmp_path / "store"))
     before = snapshot_source(source, store).sha256

@@ -258,14 +258,18 @@ def test_the_key_follows_settings_bundle_and_outputs(tmp_path):
     outputs = put_files(context, tmp_path / "a", {"model.pt2": b"1"})
     other = put_files(context, tmp_path / "b", {"model.pt2": b"2"})
     variants = [(OrtValidation(), outputs), (OrtValidation(rtol=0.1), outputs), (OrtValidation(), other)]
-    keys = {VALIDATE.key(validation_components(s, bundle, o)).sha256 for s, o in variants}
+    keys = {VALIDATE.key(validation_components(s, bundle, o, None, context.store)).sha256 for s, o in variants}
     assert len(keys) == 3
+
+    def components(settings, bundle):
+        return validation_components(settings, bundle, outputs, None, context.store)
+
     asked = [{}, {"max_metrics": {"mae": 1}}, {"problem_type": "regression"}, {"champion_metrics": ["rmse"]}]
-    keys = {VALIDATE.key(validation_components(OrtValidation(**s), bundle, outputs)).sha256 for s in asked}
+    keys = {VALIDATE.key(components(OrtValidation(**s), bundle)).sha256 for s in asked}
     assert len(keys) == 4
     described = [OnnxExport(inputs=[{"name": "images", "shape": ["batch"], "maximum": most}]) for most in (1, 2)]
     bundles = [bundle.model_copy(update={"settings": settings}) for settings in described]
-    keys = {VALIDATE.key(validation_components(OrtValidation(), b, outputs)).sha256 for b in [bundle, *bundles]}
+    keys = {VALIDATE.key(components(OrtValidation(), b)).sha256 for b in [bundle, *bundles]}
     assert len(keys) == 3  # the same bundle, but random samples are drawn within another range
     assert {"library:scikit-learn", "code:specs/quality.py"} <= set(VALIDATE.key({}).components)
 
@@ -282,7 +286,9 @@ def test_the_key_follows_the_curves_of_the_page_and_not_the_times_of_the_records
         ]
         records = put_files(context, tmp_path / name, {"rank-00000.jsonl": "\n".join(lines).encode()})
         curves = digest_curves(read_curves(records, context.store))
-        return VALIDATE.key(validation_components(OrtValidation(), bundle, outputs, curves=curves)).sha256
+        return VALIDATE.key(
+            validation_components(OrtValidation(), bundle, outputs, None, context.store, curves=curves)
+        ).sha256
 
     assert key("a", [3, 2, 1], time=0) == key("b", [3, 2, 1], time=50)
     assert key("c", [3, 2, float("nan")], time=0) not in (key("d", [3, 2, 1], time=0), key("e", [3, 2, 2], time=0))

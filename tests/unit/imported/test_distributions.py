@@ -4,7 +4,7 @@ import sys
 import importlib_metadata  # whose finder takes the place of the standard library's, once anybody has imported it
 import pytest
 
-from trainyard.tasks.training.distributions import installed_distributions, module_providers
+from trainyard.tasks.imported.distributions import installed_distributions, module_providers
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_modules_that_are_not_declared_are_those_among_its_files(folders):
 
 @pytest.mark.parametrize("library", [importlib.metadata, importlib_metadata], ids=["standard", "backport"])
 def test_what_an_uninstallation_has_left_counts_for_nothing(folders, monkeypatch, library):
-    monkeypatch.setattr("trainyard.tasks.training.distributions.distributions", library.distributions)
+    monkeypatch.setattr("trainyard.tasks.imported.distributions.distributions", library.distributions)
     install(folders[0], "whole", "1.0")
     (folders[0] / "left-1.0.dist-info").mkdir()
     (folders[0] / "left-1.0.dist-info" / "top_level.txt").write_text("left\n")

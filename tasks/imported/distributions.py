@@ -1,6 +1,7 @@
 """The installed distributions, whose metadata is read once a process."""
 
 import inspect
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -41,6 +44,17 @@ class Installed:
                 if requirement.marker is None or requirement.marker.evaluate(_NO_EXTRA):
                     found.append(requirement)
         return found
+
+    @property
+    def edited_in(self) -> Path | None:
+        """The directory that it is imported from, where it is installed to be edited (PEP 610); else None."""
+        try:
+            origin = json.loads(self.source.read_text("direct_url.json") or "{}")
+            edited = bool(origin["dir_info"]["editable"])
+            address = urlsplit(str(origin["url"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+        return Path(unquote(address.path)) if edited and address.scheme == "file" else None
 
     @property
     def modules(self) -> set[str]:

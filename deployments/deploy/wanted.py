@@ -1,4 +1,4 @@
-"""What the server should hold, read from ``prefect.yaml`` and ``resources.yaml``."""
+"""What the server should hold: our block types, and what ``prefect.yaml`` and ``resources.yaml`` say."""
 
 import subprocess
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from prefect import Flow
 from prefect.utilities.importtools import import_object
 
 from trainyard.deployments.deploy.automations import AutomationRule, WebhookBlock
+from trainyard.deployments.deploy.block_types import block_types
 from trainyard.deployments.deploy.flows import FlowDeployment
 from trainyard.deployments.deploy.pools import Limit, Pool, Queue
 from trainyard.deployments.deploy.resource import Facts, Resource
@@ -51,6 +52,7 @@ def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
     resources = _read(folder / "resources.yaml", lost_after_s=options.lost_after_s)
     deployments = _read(folder / "prefect.yaml")
     return [
+        *block_types(),
         *(item for pool in resources["work_pools"] for item in _pool(pool)),
         *_limits(resources["concurrency_limits"], options),
         *_deployments(deployments, options),

@@ -32,6 +32,7 @@ class Options:
         train_on: Further work pools that can train.
         webhook_url: Called when a pipeline fails.
         lost_after_s: Seconds without a heartbeat after which a run counts as lost.
+        retry_after_s: Seconds after which a pipeline that crashed is started again.
     """
 
     project: Path
@@ -39,6 +40,7 @@ class Options:
     train_on: tuple[str, ...] = ()
     webhook_url: str | None = None
     lost_after_s: int = 180
+    retry_after_s: int = 30
 
 
 def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
@@ -49,7 +51,8 @@ def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
     """
     if not options.project.is_dir():
         raise InvalidInputError(f"The project directory {str(options.project)!r} does not exist; name it: --project.")
-    resources = _read(folder / "resources.yaml", lost_after_s=options.lost_after_s)
+    seconds = {"lost_after_s": options.lost_after_s, "retry_after_s": options.retry_after_s}
+    resources = _read(folder / "resources.yaml", **seconds)
     deployments = _read(folder / "prefect.yaml")
     return [
         *block_types(),

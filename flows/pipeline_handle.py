@@ -130,9 +130,9 @@ class PipelineRun:
         with prefect_errors(), get_client(sync_client=True) as client:
             self._read_with(client)  # a wrong address or id is told at once
             if follow is None:
-                return wait_for_end(client, self._id)
+                return wait_for_end(client, self._id, started_again=True)
             show = partial(_show_new, follow, client)
-            run = wait_for_end(client, self._id, on_answer=show, say=follow.say)
+            run = wait_for_end(client, self._id, started_again=True, on_answer=show, say=follow.say)
             time.sleep(SETTLE_S)
             show()
             return run

@@ -26,6 +26,10 @@ PATIENCE_S = 120.0
 REMIND_S = 60.0
 """Seconds between two words about a run that has not been started."""
 
+RETRY_AUTOMATION = "trainyard-retry-crashed"
+RESTART_S = 60.0
+"""Seconds in which that automation starts a crashed pipeline again: it waits for 30, and Prefect looks now and then."""
+
 BUSY = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 
 
@@ -35,6 +39,7 @@ def wait_for_end(
     run_id: UUID,
     *,
     pool: str | None = None,
+    started_again: bool = False,
     on_answer: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = log.info,
 ) -> FlowRun:
@@ -44,6 +49,7 @@ def wait_for_end(
         client: One for the whole wait: Prefect's client tries a refused connection again where it had one before.
         run_id: The run.
         pool: Its work pool, where that is known whatever becomes of the run.
+        started_again: Whether it is a run that the automation starts again when it crashes: that is no end then.
         on_answer: Called whenever the server has said how the run goes.
         say: Told every ``REMIND_S`` why the run has not been started.
 
@@ -52,12 +58,15 @@ def wait_for_end(
         WorkerUnavailableError: Nobody would start the run; it is left as it is.
         RunCancelledError: The run was deleted.
     """
-    heard_at, start = time.monotonic(), _Start(say)
+    heard_at, start, crash = time.monotonic(), _Start(say), _Crash()
     while True:
         try:
             run = _read(client, run_id)
             pool = pool or run.work_pool_name  # which nothing tells any more when its queue is deleted
             hold = _hold(client, run, pool) if pool is not None and _is_scheduled(run) else None
+            has_ended = (
+                run.state is not None and run.state.is_final() and not (started_again and crash.passes(client, run))
+            )
         except httpx.HTTPError as error:
             if not _may_pass(error):
                 raise
@@ -67,7 +76,7 @@ def wait_for_end(
         else:
             heard_at = time.monotonic()
             on_answer()
-            if run.state is not None and run.state.is_final():
+            if has_ended:
                 return run
             start.check(run, hold)
         time.sleep(POLL_S)
@@ -112,6 +121,28 @@ class _Start:
         if now - self._said_at > REMIND_S:
             self._say(f"The run {run.name!r} has not been started yet: {hold.reason}")
             self._said_at = now
+
+
+class _Crash:
+    """A crash of a pipeline, which is its end only where nothing starts it again."""
+
+    def __init__(self) -> None:
+        self._state_id: UUID | None = None
+        self._seen_at = 0.0
+        self._passes = False
+
+    def passes(self, client: SyncPrefectClient, run: FlowRun) -> bool:
+        """Whether a run that has ended may be started again at any moment."""
+        if run.state is None or not run.state.is_crashed():
+            return False
+        if run.state.id != self._state_id:
+            self._state_id, self._seen_at = run.state.id, time.monotonic()
+            self._passes = run.run_count > 0 and _restarts_crashed_runs(client)
+        return self._passes and time.monotonic() - self._seen_at < RESTART_S
+
+
+def _restarts_crashed_runs(client: SyncPrefectClient) -> bool:
+    return any(automation.enabled for automation in client.read_automations_by_name(RETRY_AUTOMATION))
 
 
 def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:

@@ -5,16 +5,18 @@ from typing import Any, ClassVar, Literal
 
 import httpx
 from prefect.blocks.core import Block
+from prefect.settings import PREFECT_API_URL
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, ValidationError
 
+from trainyard.tasks.credentials import redacted_url
 from trainyard.tasks.errors import (
     InvalidInputError,
     PrefectUnavailableError,
     StorageAccessError,
     StorageUnavailableError,
 )
-from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.specs.datastore import BLOCK_TYPE_SLUG, Datastore
 from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.urls import OpenEndpoint, OpenUrl, scheme_of, storage_url
 
@@ -33,8 +35,14 @@ class DatastoreBlock(Block):
     """A datastore: its URL, and the storage options (credentials, too) that its filesystem needs."""
 
     _block_type_name: ClassVar[str | None] = "Trainyard Datastore"
-    _block_type_slug: ClassVar[str | None] = "trainyard-datastore"
+    _block_type_slug: ClassVar[str | None] = BLOCK_TYPE_SLUG
     _description: ClassVar[str | None] = "Where training data lives, and the credentials to read it."
+    _code_example: ClassVar[str | None] = """\
+        ```python
+        from trainyard import BLOCK_TYPE_SLUG, Datastore
+
+        datastore = Datastore.load("BLOCK_NAME")
+        ```"""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -123,7 +131,7 @@ def _load(name: str) -> DatastoreBlock:
         block = DatastoreBlock.load(name, **_SYNC)
     except ValueError as error:
         raise InvalidInputError(
-            f"There is no Prefect block {name!r} of type 'Trainyard Datastore': create it in the UI "
+            f"There is no Prefect block {name!r} of type 'Trainyard Datastore' on {_server()}: create it in the UI "
             "or with DatastoreBlock(url=...).save(name)."
         ) from error
     except RuntimeError as error:
@@ -137,6 +145,17 @@ def _load(name: str) -> DatastoreBlock:
         raise _no_answer(name, error) from error
     assert isinstance(block, DatastoreBlock), name
     return block
+
+
+def _server() -> str:
+    """The server that was asked, for people: one of several perhaps, of which another has what they look for."""
+    address: str | None = PREFECT_API_URL.value()
+    if address:
+        return f"the server {redacted_url(address)}"
+    return (
+        "Prefect's temporary server, which was asked because PREFECT_API_URL is not set ('trainyard up' prints the "
+        "line that sets it: export PREFECT_API_URL=...)"
+    )
 
 
 def _no_answer(name: str, error: Exception) -> StorageAccessError | StorageUnavailableError:
@@ -161,6 +180,12 @@ class HostsBlock(Block):
     _block_type_name: ClassVar[str | None] = "Trainyard Hosts"
     _block_type_slug: ClassVar[str | None] = "trainyard-hosts"
     _description: ClassVar[str | None] = "Machines that train together, and how ssh reaches them."
+    _code_example: ClassVar[str | None] = """\
+        ```python
+        from trainyard import PyTorch
+
+        estimator = PyTorch(..., compute_target="hosts/BLOCK_NAME")
+        ```"""
 
     target: Hosts = Field(title="Hosts", description="The machines, and how to reach them.")
 
@@ -179,7 +204,7 @@ def load_hosts(name: str) -> Hosts:
         block = HostsBlock.load(name, **_SYNC)
     except ValueError as error:
         raise InvalidInputError(
-            f"There is no Prefect block {name!r} of type 'Trainyard Hosts': create it in the UI "
+            f"There is no Prefect block {name!r} of type 'Trainyard Hosts' on {_server()}: create it in the UI "
             "or with HostsBlock(target=Hosts(...)).save(name) from trainyard.tasks.blocks."
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:

@@ -39,7 +39,8 @@ HIDDEN = "****"
 
 ADVICE = (
     "keep credentials out of URLs (parameters are shown in the Prefect UI); use the environment of the machine that "
-    "stages the data, or the secret storage options of a Prefect block of type Trainyard Datastore"
+    "stages the data, or the secret storage options of a Prefect block of type Trainyard Datastore; a run that was "
+    "started with it shows it among its parameters, so change it then"
 )
 
 

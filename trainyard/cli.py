@@ -152,6 +152,8 @@ def up(
         connection = bring_up(Settings(), typer.echo, consent)
     except PipelineError as error:
         _end(error)
+    if connection.is_local:  # which nobody but our own commands finds by itself
+        typer.echo(f"For Python and the prefect command: export PREFECT_API_URL={connection.shown}")
     typer.echo(f"Prefect UI: {connection.ui_address}   ('trainyard down' ends all of it)")
 
 

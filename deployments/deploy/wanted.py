@@ -1,4 +1,4 @@
-"""What the server should hold, read from ``prefect.yaml`` and ``resources.yaml``."""
+"""What the server should hold: our block types, and what ``prefect.yaml`` and ``resources.yaml`` say."""
 
 import subprocess
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from prefect import Flow
 from prefect.utilities.importtools import import_object
 
 from trainyard.deployments.deploy.automations import AutomationRule, WebhookBlock
+from trainyard.deployments.deploy.block_types import block_types
 from trainyard.deployments.deploy.flows import FlowDeployment
 from trainyard.deployments.deploy.pools import Limit, Pool, Queue
 from trainyard.deployments.deploy.resource import Facts, Resource
@@ -31,6 +32,7 @@ class Options:
         train_on: Further work pools that can train.
         webhook_url: Called when a pipeline fails.
         lost_after_s: Seconds without a heartbeat after which a run counts as lost.
+        retry_after_s: Seconds after which a pipeline that crashed is started again.
     """
 
     project: Path
@@ -38,6 +40,7 @@ class Options:
     train_on: tuple[str, ...] = ()
     webhook_url: str | None = None
     lost_after_s: int = 180
+    retry_after_s: int = 30
 
 
 def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
@@ -48,9 +51,11 @@ def wanted_resources(options: Options, folder: Path = FOLDER) -> list[Resource]:
     """
     if not options.project.is_dir():
         raise InvalidInputError(f"The project directory {str(options.project)!r} does not exist; name it: --project.")
-    resources = _read(folder / "resources.yaml", lost_after_s=options.lost_after_s)
+    seconds = {"lost_after_s": options.lost_after_s, "retry_after_s": options.retry_after_s}
+    resources = _read(folder / "resources.yaml", **seconds)
     deployments = _read(folder / "prefect.yaml")
     return [
+        *block_types(),
         *(item for pool in resources["work_pools"] for item in _pool(pool)),
         *_limits(resources["concurrency_limits"], options),
         *_deployments(deployments, options),

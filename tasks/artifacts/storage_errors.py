@@ -44,6 +44,8 @@ _SET_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in the environment of this process, "
     "or use a datastore block"
 )
+_OR_IN_BLOCK = ", or the storage options of the datastore's block."
+_RETRIED = "; retried as the stage's policy says."
 _LOG_IN = "log in again, for example with 'aws sso login'"
 _CREDENTIALS = {
     "NoCredentialsError": _SET_CREDENTIALS,
@@ -116,7 +118,7 @@ def other_bytes(url: str, expected: str, told: str) -> StorageUnavailableError:
 
 def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
     """The error for an object of which too few, or too many, bytes came."""
-    return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}; this is retried.")
+    return StorageUnavailableError(f"{url}: expected {expected:,} bytes, got {got:,}{_RETRIED}")
 
 
 def given_up(url: str) -> StorageUnavailableError:
@@ -209,7 +211,7 @@ def _from_backend(url: str, error: BaseException) -> PipelineError:
             f"{url} cannot be asked for ({_brief(error)}): check the bucket, the key and the endpoint URL."
         )
     return StorageUnavailableError(
-        f"{url} did not answer ({_brief(error)}): check the endpoint and the network; this is retried."
+        f"{url} did not answer ({_brief(error)}): check the endpoint and the network{_RETRIED}"
     )
 
 
@@ -228,11 +230,11 @@ def _not_found(url: str, error: BaseException) -> str:
 def _refused(url: str, error: BaseException) -> str:
     match _code(error):
         case "InvalidAccessKeyId":
-            return f"{url}: the server does not know this access key id; check AWS_ACCESS_KEY_ID."
+            return f"{url}: the server does not know this access key id; check AWS_ACCESS_KEY_ID{_OR_IN_BLOCK}"
         case "SignatureDoesNotMatch":
-            return f"{url}: the secret key is not that of the access key id; check AWS_SECRET_ACCESS_KEY."
+            return f"{url}: the secret key is not that of the access key id; check AWS_SECRET_ACCESS_KEY{_OR_IN_BLOCK}"
         case "ExpiredToken" | "InvalidToken":
-            return f"{url}: the session token has expired or is wrong; renew AWS_SESSION_TOKEN."
+            return f"{url}: the session token has expired or is wrong; renew AWS_SESSION_TOKEN{_OR_IN_BLOCK}"
         case "RequestTimeTooSkewed":
             return f"{url}: this machine's clock differs too much from the server's; set the clock."
         case "InvalidObjectState":

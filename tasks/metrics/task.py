@@ -18,6 +18,7 @@ from trainyard.tasks.runtime.live import format_value
 
 SUMMARY_KEY = "training-metrics"
 TABLE_KEY = "training-metrics-finals"
+RESUMED = "What was logged since the checkpoint that this attempt went on from; what earlier ones logged is not here."
 
 STAGE = Stage(
     name="metrics",
@@ -34,13 +35,15 @@ def collect(trained: TrainedRun, context: StageContext) -> "State[StageResult[Co
     result = run_stage(STAGE, components, lambda key: collect_metrics(trained.records, context), context)
     if TaskRunContext.get() is not None:
         with best_effort("the metrics"):
-            _publish(result.product, context.store)
+            _publish(result.product, context.store, resumed=trained.resumed)
     return as_state(result)
 
 
-def _publish(metrics: CollectedMetrics, store: ArtifactStore) -> None:
+def _publish(metrics: CollectedMetrics, store: ArtifactStore, *, resumed: bool) -> None:
     """Attach the summary and the final values to the task run; a cached result has a page of its own, too."""
     report = read_report(metrics, store)
+    if resumed:
+        report = report.model_copy(update={"notes": (RESUMED, *report.notes)})
     create_markdown_artifact(
         render_markdown(report, read_plots(metrics, store)),
         key=SUMMARY_KEY,

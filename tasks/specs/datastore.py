@@ -14,6 +14,10 @@ MOST_LEVELS_UP = 2
 """How far above the script's working directory a run may put data: ``../../data``, where many a repository has it."""
 
 
+BLOCK_TYPE_SLUG = "trainyard-datastore"
+"""What Prefect calls the type of the blocks that hold datastores."""
+
+
 class DataReference(Spec):
     """One object, or all objects under a prefix, of a datastore; reaches the script as a local path.
 
@@ -131,7 +135,14 @@ class Datastore(Spec):
     @model_validator(mode="before")
     @classmethod
     def _from_url(cls, data: Any) -> Any:
-        return {"url": data} if isinstance(data, str) else data
+        if isinstance(data, str):
+            return {"url": data}
+        if isinstance(data, dict) and "block" in data and "url" not in data:
+            raise ValueError(
+                f"names the block {data['block']!r} without a url, by which the data is known; write both, for example "
+                f"{{url: s3://training-data/digits, block: {data['block']}}}"
+            )
+        return from_block(data)
 
     @classmethod
     def load(cls, name: str) -> "Datastore":
@@ -172,7 +183,21 @@ def kind_of_data(fields: Mapping[str, Any]) -> type[Datastore] | type[DataRefere
     """What a mapping is meant to be, by its shape: problems with it are those of that kind alone."""
     if "datastore" in fields:
         return DataReference
+    if "block" in fields:
+        return Datastore
     return DataReference if "url" not in fields and fields.keys() & DataReference.model_fields.keys() else Datastore
+
+
+def from_block(value: Any) -> Any:
+    """The fields of a datastore that a Prefect block holds (``DatastoreBlock.load(name)``); anything else as it is.
+
+    The block is known by what Prefect calls its type, because nothing here imports Prefect.
+    """
+    if isinstance(value, dict) or getattr(value, "_block_type_slug", None) != BLOCK_TYPE_SLUG:
+        return value
+    if value._block_document_name is None:
+        raise ValueError("is a Prefect block that was not saved, so only this process knows it: save(...) it first")
+    return {"url": value.url, "block": value._block_document_name}
 
 
 def read_data(value: Any) -> Any:

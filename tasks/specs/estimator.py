@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainyard.tasks.credentials import credentials_problem
-from trainyard.tasks.specs.datastore import DataReference, Datastore, read_data
+from trainyard.tasks.specs.datastore import DataReference, Datastore, from_block, read_data
 from trainyard.tasks.specs.form import ARGUMENTS, DATA, VARIABLES
 from trainyard.tasks.specs.hosts import Hosts
 from trainyard.tasks.specs.spec import Spec
@@ -25,12 +25,14 @@ DATA_FORMS = "{url: ...} or {datastore: {url: ...}, key: ...}"
 
 
 def _read_value(value: Any) -> Any:
+    value = from_block(value)
     if not isinstance(value, (bool, int, float, str, dict, Datastore, DataReference)):
         raise ValueError(f"must be a text, a number, true or false, or data: {DATA_FORMS}")
     return read_data(value)
 
 
 def _read_data(value: Any) -> Any:
+    value = from_block(value)
     if value is not None and not isinstance(value, (str, dict, Datastore, DataReference)):
         raise ValueError(f"must be data: a URL, {DATA_FORMS}")
     return Datastore(url=value) if isinstance(value, str) else read_data(value)

@@ -13,9 +13,17 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from trainyard.tasks.specs.urls import NO_PASSWORD
+
 NAME = {"type": "string", "title": "Name", "minLength": 1}
 TEXT = {"type": "string", "title": "Value", "default": ""}
-URL = {"type": "string", "title": "Data", "default": "", "description": "Any fsspec URL, or a path."}
+URL = {
+    "type": "string",
+    "title": "Data",
+    "default": "",
+    "description": "Any fsspec URL, or a path; no passwords.",
+    "pattern": NO_PASSWORD,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from trainyard.tasks.credentials import credentials_problem, endpoint_problem
 
@@ -68,7 +68,11 @@ def _checked_endpoint(url: str) -> str:
     return url
 
 
-OpenUrl = Annotated[str, AfterValidator(_checked_url)]
+NO_PASSWORD = r"^(?!.*://[^/]*:[^/]*@)"
+"""For the schemas of forms, which Prefect checks before there is a run whose parameters would show a password. The most
+usual way to write one; everything else is refused by the run itself."""
+
+OpenUrl = Annotated[str, AfterValidator(_checked_url), Field(json_schema_extra={"pattern": NO_PASSWORD})]
 """Any fsspec URL, or a path, without credentials."""
 
 OpenEndpoint = Annotated[str, AfterValidator(_checked_endpoint)]

@@ -31,8 +31,10 @@ def keep_interrupted_run(run: RunDirectory, views: Iterable[Path], context: Stag
     """
     try:
         run.keep_workspace(views)
-        log.warning("Training was ended before its end; what it left is in %s", run.path)
-        keep_failed_run(run, context)
+        goes_on = "; the next run of it goes on from its last checkpoint" if any(run.checkpoints.iterdir()) else ""
+        log.warning("Training was ended before its end; what it left is in %s%s", run.path, goes_on)
+        logs, outputs = keep_logs(run, context), keep_outputs(run, context)
+        log.info("The store has its logs, too, as %s, and its outputs as %s", logs.uri, outputs.uri)
     except Exception as error:
         log.error("Not all that the run left could be kept: %s: %s", type(error).__name__, error)
 

@@ -194,11 +194,12 @@ class _ProgressReporter:
             update_progress_artifact(self._artifact_id, percent, description=description)
 
     def _update_curve(self) -> None:
+        description = f"{self._curve.metric} while training runs"  # of the metric by now: a loss may have come later
         if self._curve_id is None:
-            description = f"{self._curve.metric} while training runs"
             created = create_markdown_artifact(self._curve.markdown(), key="training-curve", description=description)
             assert isinstance(created, UUID)
             self._curve_id = created
         else:
             with get_client(sync_client=True) as client:
-                client.update_artifact(self._curve_id, ArtifactUpdate(data=self._curve.markdown()))
+                update = ArtifactUpdate(data=self._curve.markdown(), description=description)
+                client.update_artifact(self._curve_id, update)

@@ -177,3 +177,20 @@ def test_wrong_values_are_refused_by_the_form(yard, page, linear_project):
     page.get_by_text("0 is less than the minimum of 1").first.wait_for()
     assert page.url.endswith("/run")
     shoot(page, "refused")
+
+
+def test_a_datastore_block_is_made_in_the_catalog(yard, page):
+    page.goto("/blocks/catalog")
+    page.get_by_text("Trainyard Hosts", exact=True).first.wait_for()
+    page.get_by_text("Trainyard Datastore", exact=True).first.wait_for()
+    page.goto("/blocks/catalog/trainyard-datastore/create")
+    for label, value in (("Block Name", "from-the-ui"), ("URL", "s3://training-data/digits")):
+        box = page.locator(f".p-label:has(> .p-label__header span:text-is('{label}'))")
+        box.locator("textarea, input").first.fill(value)
+    page.get_by_role("button", name="Create").click()
+    page.get_by_text('Datastore.load("from-the-ui")').first.wait_for()
+    shoot(page, "block")
+    with yard.client() as client:
+        found = client.read_block_document_by_name("from-the-ui", "trainyard-datastore")
+    assert found.data["url"] == "s3://training-data/digits"
+    assert found.data.get("endpoint_url") is None, "what is left empty is not set"

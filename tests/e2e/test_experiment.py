@@ -3,6 +3,7 @@
 import http.server
 import io
 import threading
+from uuid import UUID
 
 import pytest
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -10,7 +11,7 @@ from prefect.states import Crashed, Running
 
 from tests.e2e.conftest import small_estimator
 from tests.e2e.yard import runs_below
-from tests.processes import CANCEL_POLL_S, LIMIT_S, are_gone, describe, marked, wait_for
+from tests.processes import CANCEL_POLL_S, LIMIT_S, are_gone, command_of, describe, marked, wait_for
 from trainyard import Experiment, PipelineRun, errors
 from trainyard.flows.answers import Failure
 from trainyard.flows.pipeline_run import MAX_CRASHES
@@ -95,6 +96,27 @@ def test_a_run_that_no_worker_takes_is_an_error_after_a_while(on_yard, linear_pr
     assert run.get_status() == "Cancelled"
 
 
+def test_a_pipeline_that_is_killed_is_started_again_once(on_yard, linear_project, points):
+    """Prefect's worker reports its death twice, the second time some seconds later."""
+
+    def processes():
+        engines = [process for process in on_yard.service("worker-cpu") if "prefect.engine" in command_of(process)]
+        return [process for process in engines if process in marked(run.id)]
+
+    before = set(on_yard.home.glob("checkpoints/*/last.pt"))
+    job = small_estimator(linear_project, points, script_params={"--epochs": 20, "--nap": 1, "--seed": 12})
+    run = Experiment("lines").submit(job, export=None)
+    assert wait_for(lambda: set(on_yard.home.glob("checkpoints/*/last.pt")) - before, 120)
+    (killed,) = processes()
+    killed.kill()
+    result = run.wait_for_completion()
+    assert result.metrics["started_at_epoch"] > 0
+    with on_yard.client() as client:
+        assert client.read_flow_run(run.id).run_count == 2
+        names = [state.name for state in client.read_flow_run_states(UUID(run.id))]
+    assert [names.count(name) for name in ("Crashed", "AwaitingRetry", "Completed")] == [1, 1, 1], names
+
+
 def test_a_run_that_crashes_again_and_again_is_started_again_three_times(on_yard, linear_project, points):
     """The automation starts crashed runs again and cannot count: the run itself does."""
 
@@ -113,7 +135,7 @@ def test_a_run_that_crashes_again_and_again_is_started_again_three_times(on_yard
             with on_yard.client() as client:
                 client.set_flow_run_state(run.id, Running(), force=True)
                 client.set_flow_run_state(run.id, Crashed(message="the machine is gone"), force=True)
-            assert wait_for(lambda: state_is("AwaitingRetry"), 60)
+            assert wait_for(lambda: state_is("AwaitingRetry"), 90), "after 30 seconds"
     finally:
         stop_the_pool(False)
     with pytest.raises(errors.RunCancelledError, match="crashed 4 times and is not started again"):

@@ -22,6 +22,7 @@ def test_up_again_starts_nothing_and_changes_nothing(yard):
     said = yard.trainyard("up").stdout
     assert "(started)" not in said
     assert "up to date." in said
+    assert f"export PREFECT_API_URL={yard.api_url}\n" in said, "for who uses the server without our commands"
     assert {name: yard.service(name)[0] for name in before} == before
 
 

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from prefect.artifacts import Artifact
 
 from trainyard import Datastore, StagePolicy, errors
+from trainyard.tasks.metrics.task import RESUMED
 
 
 def checkpoint(folder, epoch):
@@ -21,6 +23,7 @@ def test_another_trainings_checkpoints_are_resumed_from_and_decide_the_key(run_p
     resume = {"resume_from": Datastore(url=str(earlier))}
     first = run_pipeline(estimator=resume, export=None)
     assert first.metrics["started_at_epoch"] == 4
+    assert f"> {RESUMED}" in Artifact.get("training-metrics").data
     assert (earlier / "last.pt").read_bytes() == content
     assert run_pipeline(estimator=resume, export=None).stages["train"].status == "cached"
 
@@ -29,6 +32,7 @@ def test_another_trainings_checkpoints_are_resumed_from_and_decide_the_key(run_p
     assert again.stages["train"].status == "ran"
     assert again.metrics["started_at_epoch"] == 6
     assert run_pipeline(export=None).metrics["started_at_epoch"] == 0
+    assert RESUMED not in Artifact.get("training-metrics").data
 
 
 def test_a_retry_goes_on_from_its_own_checkpoint_and_passes_over_a_broken_one(run_pipeline, linear_project, home):

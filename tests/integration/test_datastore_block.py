@@ -1,14 +1,18 @@
 """What a datastore's Prefect block says reaches the staging."""
 
 import os
+import subprocess
+import sys
 
 import pytest
+from pydantic import ValidationError
 
 from tests.unit.staging.staged import staged_path
+from trainyard import PyTorch, errors
 from trainyard.tasks.blocks import DatastoreBlock
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import InvalidInputError
-from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.specs.datastore import DataReference, Datastore
 from trainyard.tasks.staging.dataset import stage_references
 
 
@@ -45,3 +49,32 @@ def test_an_environment_that_says_too_little_makes_no_block(url, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     with pytest.raises(InvalidInputError, match=r"is not on S3|AWS_SECRET_ACCESS_KEY"):
         DatastoreBlock.from_environment(url)
+
+
+def test_a_block_is_taken_where_a_datastore_is(prefect_server, tmp_path):
+    """The page of a block in the UI once said to load it, and many have it so."""
+    DatastoreBlock(url="s3://training-data").save("as-data", overwrite=True)
+    block, plain = DatastoreBlock.load("as-data"), Datastore(url="s3://training-data", block="as-data")
+    (tmp_path / "train.py").write_text("")
+    job = {"source_directory": str(tmp_path), "entry_script": "train.py"}
+    estimator = PyTorch(**job, script_params={"--a": block}, inputs={"B": block}, resume_from=block)
+    assert estimator.script_params == {"--a": plain}
+    assert (estimator.inputs, estimator.resume_from) == ({"B": plain}, plain)
+    assert DataReference(datastore=block, key="x") == plain.path("x")
+    assert PyTorch.model_validate_json(estimator.model_dump_json()) == estimator
+    with pytest.raises(ValidationError, match="a Prefect block that was not saved"):
+        PyTorch(**job, script_params={"--a": DatastoreBlock(url="s3://training-data")})
+
+
+def test_the_server_that_has_no_such_block_is_named(prefect_server):
+    with pytest.raises(errors.InvalidInputError, match=f"on the server {prefect_server}: create it"):
+        Datastore.load("nobodys")
+
+
+def test_a_temporary_server_is_named_as_what_it_is(prefect_home, tmp_path):
+    """Where no server is configured, Prefect starts one, which knows nothing of what another one has."""
+    env = {**os.environ, "PREFECT_HOME": str(prefect_home(tmp_path / "prefect"))}
+    env.pop("PREFECT_API_URL", None)
+    code = "from trainyard import Datastore; Datastore.load('training-data')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert "on Prefect's temporary server, which was asked because PREFECT_API_URL is not set" in done.stderr

@@ -7,7 +7,7 @@ import pytest
 from prefect import flow
 from prefect.blocks.fields import SecretDict
 from prefect.blocks.webhook import Webhook
-from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.actions import BlockTypeUpdate, DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.flow_engine import FlowRunEngine
 from prefect.server.events.schemas.automations import EventTrigger
@@ -18,6 +18,7 @@ from tests.integration.deployed import passing_client
 from trainyard.deployments.deploy.command import deploy as run_deploy
 from trainyard.deployments.deploy.plan import apply, plan
 from trainyard.deployments.deploy.wanted import Options, wanted_resources
+from trainyard.tasks.blocks import DatastoreBlock, HostsBlock
 from trainyard.tasks.settings import Settings
 
 COMMIT = ("-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet")
@@ -49,6 +50,24 @@ def schedules(client, name):
 
 def test_a_second_time_changes_nothing(deploy):
     deploy()
+    assert deploy() == ""
+
+
+def test_our_blocks_can_be_made_in_the_ui(client, deploy):
+    """Which shows the types that a server knows, and makes their forms of the schemas."""
+    deploy()
+    for block in (DatastoreBlock, HostsBlock):
+        client.delete_block_type(client.read_block_type_by_slug(block.get_block_type_slug()).id)
+    shown = deploy()
+    assert {"+ block type Trainyard Datastore", "+ block type Trainyard Hosts"} <= set(shown.splitlines())
+    for block, field in ((DatastoreBlock, "storage_options"), (HostsBlock, "target")):
+        found = client.read_block_type_by_slug(block.get_block_type_slug())
+        assert field in client.get_most_recent_block_schema_for_block_type(found.id).fields["properties"]
+    assert deploy() == ""
+
+    found = client.read_block_type_by_slug("trainyard-datastore")
+    client.update_block_type(found.id, BlockTypeUpdate(description="of an earlier version", code_example="none"))
+    assert "    description: 'of an earlier version' → 'Where training data lives" in deploy()
     assert deploy() == ""
 
 
@@ -143,14 +162,14 @@ def is_started_again(client, run, seconds):
 
 
 def test_what_crashed_is_started_again_where_it_is_ours(client, deploy):
-    deploy()
+    deploy(retry_after_s=10)  # the least that Prefect allows
 
     def ours():
         run = run_of(client, "training-pipeline", "weekly", ["trainyard"])
         crash(client, run)
         return run
 
-    assert any(is_started_again(client, ours(), 5) for _ in range(24)), "the server finds new automations after a while"
+    assert any(is_started_again(client, ours(), 25) for _ in range(5)), "the server finds new automations after a while"
     others = [
         run_of(client, "etl", "nightly", ["team"]),
         run_of(client, "etl", "training-pipeline", ["trainyard"]),

@@ -203,4 +203,5 @@ def test_what_was_written_is_kept_when_training_is_ended_from_outside(
     assert "about to end" in (run / "ranks" / "rank-00000.log").read_text()
     kept = [path.read_bytes() for path in (tmp_path / "store" / "objects").rglob("*") if path.is_file()]
     assert b"half trained" in kept and b"a line of a log" in kept
-    assert f"what it left is in {run}" in caplog.text
+    assert caplog.text.count(str(run)) == 1, "where it is is said once"
+    assert f"what it left is in {run}\n" in caplog.text, "and there is no checkpoint to go on from"

@@ -2,19 +2,22 @@
 
 import io
 import threading
+import time
 from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.actions import DoNothing
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Failed, Running
+from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Running
 
 from trainyard import PipelineResult, PipelineRun, errors
 from trainyard.flows import pipeline_handle, run_waiting
 from trainyard.flows.answers import Answer, Failure
-from trainyard.flows.run_waiting import wait_for_end
+from trainyard.flows.run_waiting import RETRY_AUTOMATION, wait_for_end
 from trainyard.tasks.artifacts.location import Location
 
 POOL = "waited-for"
@@ -49,6 +52,51 @@ def answer(home, run, **answer):
 
 def result_of(run):
     return PipelineResult(run_id=run.id, metrics={"accuracy": 0.5}, stages={})
+
+
+@pytest.fixture
+def restarting(server):
+    """There is the automation that starts crashed pipelines again; here, the tests do what it does."""
+    trigger = EventTrigger(expect={"nothing.that.happens"}, posture=Posture.Reactive, threshold=1)
+    made = server.create_automation(AutomationCore(name=RETRY_AUTOMATION, trigger=trigger, actions=[DoNothing()]))
+    yield
+    server.delete_automation(made)
+
+
+def crash(server, run):
+    server.set_flow_run_state(run._id, Running())
+    server.set_flow_run_state(run._id, Crashed())
+
+
+def test_a_pipeline_that_crashed_and_is_started_again_is_waited_for(submitted, server, home, restarting):
+    def start_again():
+        for state in (AwaitingRetry(), Running(), Completed()):
+            server.set_flow_run_state(submitted._id, state)
+
+    crash(server, submitted)
+    answer(home, submitted, value=result_of(submitted).model_dump(mode="json"))
+    timer = threading.Timer(1.0, start_again)
+    timer.start()
+    assert submitted.wait_for_completion() == result_of(submitted)
+    timer.join()
+    assert submitted.get_status() == "Completed", "which was waited for"
+
+
+def test_a_crash_is_the_end_where_nothing_starts_the_pipeline_again(submitted, server, restarting, monkeypatch):
+    monkeypatch.setattr(run_waiting, "RESTART_S", 1.0)
+    crash(server, submitted)
+    began = time.monotonic()
+    with pytest.raises(errors.TrainingFailedError, match="ended as Crashed"):
+        submitted.wait_for_completion()
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_crash_is_the_end_at_once_without_the_automation(submitted, server):
+    crash(server, submitted)
+    began = time.monotonic()
+    with pytest.raises(errors.TrainingFailedError, match="ended as Crashed"):
+        submitted.wait_for_completion()
+    assert time.monotonic() - began < run_waiting.RESTART_S / 2
 
 
 def end_after(proxy, num_failures, end):

@@ -227,10 +227,10 @@ def test_every_refusal_says_what_to_do(s3_server, bucket, monkeypatch, key):
     probe_reference(reference)
     # One process, one datastore: the environment changes, and what was remembered must not be used.
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(StorageAccessError, match="check AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(StorageAccessError, match="check AWS_SECRET_ACCESS_KEY, or the storage options of the"):
         probe_reference(reference)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown")
-    with pytest.raises(StorageAccessError, match="check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageAccessError, match="check AWS_ACCESS_KEY_ID, or the storage options of the"):
         probe_reference(reference)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

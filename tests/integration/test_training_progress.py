@@ -45,6 +45,14 @@ def test_what_came_after_the_last_look_is_shown_in_the_end(prefect_server, tmp_p
     assert "loss: 0.500" in curve.data
 
 
+def test_the_curve_is_captioned_with_the_metric_that_it_shows(prefect_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINYARD_PROGRESS_INTERVAL_S", "0.1")
+    training_that_logs(tmp_path, {"samples_per_second": 100.0}, {"samples_per_second": 110.0, "loss": 0.5})
+    curve = Artifact.get("training-curve")
+    assert curve.data.startswith("### loss")
+    assert curve.description == "loss while training runs"
+
+
 @pytest.mark.parametrize("values", [{}, {"progress": float("nan")}], ids=["none", "not a number"])
 def test_a_script_that_tells_no_progress_gets_no_bar(prefect_server, tmp_path, caplog, values):
     before = Artifact.get("training-progress")

@@ -147,6 +147,18 @@ def test_a_home_directory_is_found(file, monkeypatch):
             "{datastore: {url: ...}, key: ...}",
         ),
         (
+            "--other: {url: ",
+            "--other: {block: training-data, region: ",
+            "estimator.script_params.--other: names the block 'training-data' without a url, by which the data is "
+            "known; write both, for example {url: s3://training-data/digits, block: training-data}",
+        ),
+        (
+            "{datastore: {url: data}, key: images}",
+            "{block: training-data, key: images}",
+            "estimator.script_params.--data-dir: names the block 'training-data' without a url, by which the data is "
+            "known; write both, for example {url: s3://training-data/digits, block: training-data}",
+        ),
+        (
             "{datastore: {url: data}, key: images}",
             "{datastore: {urll: data}, key: images}",
             "estimator.script_params.--data-dir.datastore.url: Field required\n"

@@ -159,3 +159,31 @@ def test_the_server_refuses_a_form_that_is_wrong():
     wrong = {"estimator": PROJECT, "policies": [{"name": "trian"}]}
     with pytest.raises(PrefectValidationError):
         validate(wrong, schema, raise_on_error=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("s3://training-data/digits", False),
+        ("s3://bucket/dir@v1/a:b", False),
+        ("http://127.0.0.1:9000/bucket/x@y", False),
+        ("sftp://me@host/data", False),
+        ("zip://train::s3://bucket/data.zip", False),
+        ("/data/digits", False),
+        ("https://me:hush@host/data", True),
+        ("s3://KEY:hush@bucket/data", True),
+    ],
+)
+def test_a_password_in_a_url_is_refused_before_there_is_a_run(url, refused):
+    """The parameters of a run show it."""
+    schema = parameter_schema(training_pipeline).model_dump_for_openapi()
+    for data in (
+        {"script_params": [{"name": "--data", "data": url}]},
+        {"inputs": [{"name": "DATA", "data": url}]},
+        {"resume_from": {"url": url}},
+    ):
+        if refused:
+            with pytest.raises(PrefectValidationError):
+                validate({"estimator": {**PROJECT, **data}}, schema, raise_on_error=True)
+        else:
+            validate({"estimator": {**PROJECT, **data}}, schema, raise_on_error=True)

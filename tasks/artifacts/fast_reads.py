@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _HEAD_BYTES = 1 << 18
-_HEAD, _REST = f"bytes=0-{_HEAD_BYTES - 1}", f"bytes={_HEAD_BYTES}-"
-"""The two answers that an object is streamed in: a short one, and all that follows."""
+"""Of the first of two answers that an object is streamed in; the other is all that follows."""
 _BLOCK_LASTS, _STREAM_LASTS = timedelta(minutes=10), timedelta(days=1)
 """How long an answer may take as a whole; what notices a stall is the read timeout."""
 _GIVE_UP_AFTER = 3
@@ -114,7 +113,7 @@ class FastReader:
         Args:
             path: ``bucket/key``.
             etag: What ``If-Match`` asks for, in quotes.
-            num_bytes: Size of the object, more than ``_HEAD_BYTES``.
+            num_bytes: Size of the object.
             first: The first byte that is wanted.
 
         Yields:
@@ -123,12 +122,12 @@ class FastReader:
         if self._failures >= _GIVE_UP_AFTER:
             return
         try:
-            head_and_rest = ((_HEAD, _HEAD_BYTES), (_REST, num_bytes - _HEAD_BYTES))
-            for range_header, wanted in ((f"bytes={first}-", num_bytes - first),) if first else head_and_rest:
+            for start, end in _head_and_rest(first, num_bytes):
+                range_header = f"bytes={start}-{end - 1 if end < num_bytes else ''}"
                 answer = self._get(path, etag, None, range_header)
                 sent = answer.meta["size"]
-                is_whole = range_header != _REST and sent == num_bytes  # of a server that knows no ranges
-                if answer.meta["e_tag"] != etag or not (is_whole or sent == wanted):
+                is_whole = start == first and sent == num_bytes  # of a server that knows no ranges
+                if answer.meta["e_tag"] != etag or not (is_whole or sent == end - start):
                     return
                 unwanted = first if is_whole else 0
                 for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
@@ -186,6 +185,14 @@ class FastReader:
             if name not in self._stores:
                 self._stores[name] = _open_store(self._fs, bucket, range_header)
             return self._stores[name]
+
+
+def _head_and_rest(first: int, num_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where the answers begin and end that the bytes from the first on are streamed in."""
+    middle = min(first + _HEAD_BYTES, num_bytes)
+    yield first, middle
+    if middle < num_bytes:
+        yield middle, num_bytes
 
 
 def _log_failure(path: str, error: Exception) -> None:

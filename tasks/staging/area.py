@@ -11,8 +11,8 @@ from trainyard.tasks.staging.capacity import disk_errors_translated
 from trainyard.tasks.staging.index import StagingIndex
 from trainyard.tasks.staging.listing import Listing
 from trainyard.tasks.staging.pool import ObjectPool, staging_lock
-from trainyard.tasks.staging.scratch import remove_abandoned, scratch_directory
-from trainyard.tasks.staging.unfinished import remove_unused
+from trainyard.tasks.staging.scratch import remove_unused, scratch_directory
+from trainyard.tasks.staging.unfinished import remove_forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ def staging_area(context: StageContext) -> Iterator[StagingArea]:
 
 def remove_leftovers(home: Path) -> None:
     """Remove what killed stagings have left below a home directory, and unfinished objects that nobody goes on with."""
-    remove_abandoned(_scratch_root(home))
-    remove_unused(unfinished_path(home))
+    remove_unused(_scratch_root(home))
+    remove_forgotten(unfinished_path(home))
 
 
 def index_path(home: Path) -> Path:

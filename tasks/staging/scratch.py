@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def scratch_directory(root: Path) -> Iterator[Path]:
-    """A new directory below ``root``; removed at the end, and by ``remove_abandoned`` where this process is killed.
+    """A new directory below ``root``; removed at the end, and by ``remove_unused`` where this process is killed.
 
     The kernel frees a dead process's lock (``flock``): a lock to be had marks a directory nobody uses.
     """
@@ -27,8 +27,8 @@ def scratch_directory(root: Path) -> Iterator[Path]:
             lock_path.unlink(missing_ok=True)
 
 
-def remove_abandoned(root: Path) -> None:
-    """Remove the directories below ``root`` whose processes are dead."""
+def remove_unused(root: Path) -> None:
+    """Remove the directories below ``root`` of processes that were killed."""
     for lock_path in root.glob("*.lock"):
         _remove_abandoned(lock_path)
 

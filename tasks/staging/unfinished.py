@@ -131,7 +131,7 @@ class UnfinishedObjects:
         return self._root / f"{address}-{version}"
 
 
-def remove_unused(root: Path, unused_s: float = UNUSED_S) -> None:
+def remove_forgotten(root: Path, unused_s: float = UNUSED_S) -> None:
     """Remove unfinished objects that nobody has gone on with for some time.
 
     Args:

@@ -179,6 +179,17 @@ def test_wrong_values_are_refused_by_the_form(yard, page, linear_project):
     shoot(page, "refused")
 
 
+def test_a_password_never_becomes_a_parameter(yard, page, linear_project):
+    open_form(page, yard)
+    fill(page, "Source directory", linear_project)
+    fill(page, "Entry script", "train.py")
+    add_argument(page, "--data-dir", data="s3://KEY:hush@bucket/data")
+    before = runs(yard)
+    submit(page)
+    page.get_by_text("is not valid under any of the given schemas").first.wait_for()
+    assert runs(yard) == before
+
+
 def test_a_datastore_block_is_made_in_the_catalog(yard, page):
     page.goto("/blocks/catalog")
     page.get_by_text("Trainyard Hosts", exact=True).first.wait_for()

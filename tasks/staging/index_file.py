@@ -13,16 +13,17 @@ log = logging.getLogger(__name__)
 _SCHEMA_VERSION = 1
 """Kept in the file (``PRAGMA user_version``): to be raised with every change of the tables."""
 _SCHEMA = (
-    """CREATE TABLE sources (
+    """CREATE TABLE IF NOT EXISTS sources (
         source TEXT, key TEXT, num_bytes INTEGER, version TEXT, sha256 TEXT, PRIMARY KEY (source, key)
     ) WITHOUT ROWID""",
-    """CREATE TABLE proofs (
+    """CREATE TABLE IF NOT EXISTS proofs (
         device INTEGER, inode INTEGER, num_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 TEXT,
         PRIMARY KEY (device, inode)
     ) WITHOUT ROWID""",
-    "CREATE TABLE directories (dataset TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID",
-    "CREATE TABLE listings (source TEXT PRIMARY KEY, listing TEXT, product TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS directories (dataset TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS listings (source TEXT PRIMARY KEY, listing TEXT, product TEXT) WITHOUT ROWID",
 )
+_TABLES = {"sources", "proofs", "directories", "listings"}
 _WAIT_S = 60.0
 _OTHER_TABLES = ("no such table", "no such column", "has no column", "columns but")
 """How SQLite says that tables are not those of this release."""
@@ -106,10 +107,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables in a new file; of several processes, one does."""
+    """Make the tables that a file lacks, of several processes one; files of before they had a number have some."""
     connection.execute("BEGIN IMMEDIATE")
-    if _version(connection) != _SCHEMA_VERSION:
-        if connection.execute("SELECT name FROM sqlite_master").fetchall():
+    if (version := _version(connection)) != _SCHEMA_VERSION:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version or not tables <= _TABLES:
             raise sqlite3.DatabaseError("it is of another release")
         for statement in _SCHEMA:
             connection.execute(statement)

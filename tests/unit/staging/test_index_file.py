@@ -153,3 +153,14 @@ def test_a_staging_with_a_damaged_index_goes_on(tmp_path, context, harm):
     assert stage_references([reference], context, reports.append) == product
     assert reports[-1].transferred_bytes == 0
     assert contents(staged_path(context, product)) == contents(source)
+
+
+def test_a_file_of_before_it_had_a_number_is_kept(tmp_path):
+    path = tmp_path / "index.sqlite"
+    with closing(StagingIndex(path)) as index:
+        index.remember_object("s3://source", OBJECTS[0], "f" * 64)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("PRAGMA user_version = 0; DROP TABLE listings;")
+    with closing(StagingIndex(path)) as index:
+        assert index.known_digests("s3://source", OBJECTS[:1]) == {OBJECTS[0].key: "f" * 64}
+        assert index.known_product("s3://source", "any") is None

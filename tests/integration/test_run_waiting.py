@@ -78,8 +78,8 @@ def test_a_pipeline_that_crashed_and_is_started_again_is_waited_for(submitted, s
     timer = threading.Timer(1.0, start_again)
     timer.start()
     assert submitted.wait_for_completion() == result_of(submitted)
-    timer.join()
     assert submitted.get_status() == "Completed", "which was waited for"
+    timer.join()
 
 
 def test_a_crash_is_the_end_where_nothing_starts_the_pipeline_again(submitted, server, restarting, monkeypatch):

@@ -39,7 +39,7 @@ class DatastoreBlock(Block):
     _description: ClassVar[str | None] = "Where training data lives, and the credentials to read it."
     _code_example: ClassVar[str | None] = """\
         ```python
-        from trainyard import BLOCK_TYPE_SLUG, Datastore
+        from trainyard import Datastore
 
         datastore = Datastore.load("BLOCK_NAME")
         ```"""

@@ -113,7 +113,7 @@ def changed(url: str) -> ObjectChangedError:
 
 def other_bytes(url: str, expected: str, told: str) -> StorageUnavailableError:
     """The error for an answer that says that it is of other bytes than those that were asked for."""
-    return StorageUnavailableError(f"{url}: asked for {expected}, answered with {told!r}; this is retried.")
+    return StorageUnavailableError(f"{url}: asked for {expected}, answered with {told!r}{_RETRIED}")
 
 
 def cut_short(url: str, expected: int, got: int) -> StorageUnavailableError:
@@ -134,7 +134,7 @@ def odd_answer(url: str, what: str) -> StorageUnavailableError:
         what: What is wrong with the answer, as the end of "was answered ...".
     """
     return StorageUnavailableError(
-        f"{url} was answered {what}, as no S3 server does: check the endpoint and the network; this is retried."
+        f"{url} was answered {what}, as no S3 server does: check the endpoint and the network{_RETRIED}"
     )
 
 

@@ -93,7 +93,7 @@ def test_an_object_that_has_shrunk_has_changed(server, bucket_name, context, enf
 ODD = {
     "no etag": (StorageUnavailableError, "without an ETag"),
     "error with 200": (StorageUnavailableError, "without an ETag"),
-    "409": (StorageUnavailableError, "this is retried"),
+    "409": (StorageUnavailableError, "retried as the stage"),
     "archived": (StorageAccessError, "archived.*restore it"),
 }
 

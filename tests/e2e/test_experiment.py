@@ -3,6 +3,7 @@
 import http.server
 import io
 import threading
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -117,8 +118,29 @@ def test_a_pipeline_that_is_killed_is_started_again_once(on_yard, linear_project
     assert [names.count(name) for name in ("Crashed", "AwaitingRetry", "Completed")] == [1, 1, 1], names
 
 
-def test_a_run_that_crashes_again_and_again_is_started_again_three_times(on_yard, linear_project, points):
+@pytest.fixture
+def wait_less_before_a_retry():
+    """Has the automation of a yard wait no longer than Prefect allows it, until the test ends."""
+    as_it_was = []
+
+    def change(yard):
+        with yard.client() as client:
+            [rule] = client.read_automations_by_name("trainyard-retry-crashed")
+            as_it_was.append((yard, rule))
+            trigger = rule.trigger.model_copy(update={"within": timedelta(seconds=10)})
+            client.update_automation(rule.id, rule.model_copy(update={"trigger": trigger}))
+
+    yield change
+    for yard, rule in as_it_was:
+        with yard.client() as client:
+            client.update_automation(rule.id, rule)
+
+
+def test_a_run_that_crashes_again_and_again_is_started_again_three_times(
+    on_yard, linear_project, points, wait_less_before_a_retry
+):
     """The automation starts crashed runs again and cannot count: the run itself does."""
+    wait_less_before_a_retry(on_yard)
 
     def state_is(name):
         with on_yard.client() as client:
@@ -135,7 +157,7 @@ def test_a_run_that_crashes_again_and_again_is_started_again_three_times(on_yard
             with on_yard.client() as client:
                 client.set_flow_run_state(run.id, Running(), force=True)
                 client.set_flow_run_state(run.id, Crashed(message="the machine is gone"), force=True)
-            assert wait_for(lambda: state_is("AwaitingRetry"), 90), "after 30 seconds"
+            assert wait_for(lambda: state_is("AwaitingRetry"), 60), "after 10 seconds"
     finally:
         stop_the_pool(False)
     with pytest.raises(errors.RunCancelledError, match="crashed 4 times and is not started again"):

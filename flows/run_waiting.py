@@ -136,13 +136,18 @@ class _Crash:
         if run.state is None or not run.state.is_crashed():
             return False
         if run.state.id != self._state_id:
-            self._state_id, self._seen_at = run.state.id, time.monotonic()
             self._passes = run.run_count > 0 and _restarts_crashed_runs(client)
+            self._state_id, self._seen_at = run.state.id, time.monotonic()  # only now: the server may not have answered
         return self._passes and time.monotonic() - self._seen_at < RESTART_S
 
 
 def _restarts_crashed_runs(client: SyncPrefectClient) -> bool:
-    return any(automation.enabled for automation in client.read_automations_by_name(RETRY_AUTOMATION))
+    try:
+        return any(automation.enabled for automation in client.read_automations_by_name(RETRY_AUTOMATION))
+    except httpx.HTTPStatusError as error:
+        if _may_pass(error):
+            raise
+        return False  # of a server that does not show automations
 
 
 def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:

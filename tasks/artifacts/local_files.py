@@ -28,13 +28,12 @@ def reflink(source: Path, target: Path) -> bool:
     The bytes are the target's own: whoever writes to either file changes that one alone.
 
     Returns:
-        Whether it did; else there is no target.
+        Whether it did; else the target is an empty file, to be written to.
     """
     with source.open("rb") as readable, target.open("wb") as out:
         try:
             fcntl.ioctl(out.fileno(), _FICLONE, readable.fileno())
         except OSError as error:
-            target.unlink()
             if error.errno not in _NO_REFLINK:
                 raise
             return False

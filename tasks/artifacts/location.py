@@ -191,7 +191,7 @@ class Location:
         """Make a local file of one listed version of a local object here, sharing its bytes on disk where that goes.
 
         Returns:
-            How they are shared; None where they are not, and the object is to be read.
+            How they are shared; None where they are not, and the object is to be read. The target may be empty then.
 
         Raises:
             ObjectChangedError: The file is not, or no longer, that version.
@@ -202,7 +202,10 @@ class Location:
             if reflink(self.local_path, target):
                 self._require_version(info)
                 return "extents"
-            if not (self._links and hard_link(self.local_path, target)):
+            if not self._links:
+                return None
+            target.unlink()
+            if not hard_link(self.local_path, target):
                 return None
             if file_version(target.lstat(), links=True) != info.version:
                 raise changed(self.url)

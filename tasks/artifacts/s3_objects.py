@@ -39,7 +39,7 @@ _CHUNKS_AHEAD = 7
 _ATTEMPTS = 2
 # Reads of a version are repeated here, and by botocore, but not by s3fs. What is refused or lost is asked for so many
 # times; a server that says nothing is not asked again after so many seconds. With obstore's read timeout before them,
-# an object that stalls is an error after 45 s.
+# an object that stalls is an error after 45 s, a large one after up to twice that.
 _BLOCK_ATTEMPTS = 3
 _BLOCK_PATIENCE_S = 20
 _BLOCK_PAUSE_S = 0.2

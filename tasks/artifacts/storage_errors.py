@@ -292,5 +292,5 @@ def _status(error: BaseException) -> int | None:
 
 
 def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(redacted(str(error)).split())  # before it is cut: half a URL is not known for one
     return f"{type(error).__name__}: {text[:200]}"

@@ -61,7 +61,7 @@ class IndexFile:
             work: Is given the connection; called twice then.
         """
         try:
-            return work(self._connection)
+            return self._work(work)
         except sqlite3.DatabaseError as error:
             if self._is_at_path():
                 if not _is_damage(error):
@@ -71,7 +71,17 @@ class IndexFile:
         # Or another process has put a new one there.
         self._connection.close()
         self._open()
-        return work(self._connection)
+        return self._work(work)
+
+    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Whatever goes wrong, no transaction is left open, in which the next one could not begin."""
+        try:
+            return work(self._connection)
+        except BaseException:
+            with suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            raise
 
     def _open(self) -> None:
         self._connection = _connect(self._path)
@@ -125,4 +135,6 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is to blame; operational errors are those of a full disk, a lock, missing rights."""
+    if isinstance(error, (sqlite3.ProgrammingError, sqlite3.IntegrityError)):  # a mistake of ours
+        return False
     return not isinstance(error, sqlite3.OperationalError) or any(words in str(error) for words in _OTHER_TABLES)

@@ -33,11 +33,6 @@ class Listing:
     """Every object, sorted by key."""
 
     @property
-    def num_bytes(self) -> int:
-        """Size in bytes of all objects together."""
-        return sum(info.num_bytes for info in self.objects)
-
-    @property
     def source(self) -> str:
         """Where the objects are, server included: a version says something only about one place."""
         return f"{self.location.endpoint} {self.reference.uri}".strip()

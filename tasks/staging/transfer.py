@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from trainyard.tasks.artifacts.digests import digest_file
+from trainyard.tasks.artifacts.local_files import file_version
 from trainyard.tasks.artifacts.location import Location
 from trainyard.tasks.artifacts.objects import ObjectInfo
 from trainyard.tasks.artifacts.read_ahead import Block
@@ -33,6 +34,8 @@ _SMALL_BYTES = 2**20
 """The largest of those; a larger one is synced by the thread that fetches it."""
 _HANDED_BYTES = 2**18
 """The largest object that goes to the thread that writes for all."""
+_HASH_ATTEMPTS = 3
+"""How often a file is hashed that somebody works at."""
 _MANY_ARRIVED = 64
 """From so many before that thread on, who fetches writes his own."""
 
@@ -220,9 +223,14 @@ class _Transfer:
 
     def _hash(self, location: Location, info: ObjectInfo, path: str, *, is_linked: bool) -> None:
         """Hash a file that shares its bytes with the user's own; a linked one may change meanwhile."""
-        before = os.lstat(path)
-        sha256 = digest_file(Path(path))[0]
-        if is_linked and not same_state(before, os.lstat(path)):
+        for _ in range(_HASH_ATTEMPTS):  # another link to the file, for its other name, changes its ctime
+            before = os.lstat(path)
+            sha256 = digest_file(Path(path))[0]
+            if not is_linked or same_state(before, os.lstat(path)):
+                break
+        else:
+            raise changed(location.url)
+        if is_linked and file_version(before, links=True) != info.version:
             raise changed(location.url)
         self._count_bytes(info.num_bytes)
         self._finish(info, path, sha256, is_synced=True, linked=before if is_linked else None)

@@ -115,7 +115,11 @@ class UnfinishedObjects:
         for other in self._root.glob(f"{path.name[:_NAME_DIGITS]}-*"):
             if not other.suffix and other != path:  # of another version, which nobody will ask for again
                 _remove_unlocked(other)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except PermissionError:  # somebody else's, in a home that several users share
+            yield None
+            return
         with FileIO(descriptor, "r+") as out:
             if not _lock(descriptor, path):
                 yield None
@@ -138,8 +142,8 @@ def remove_forgotten(root: Path, unused_s: float = UNUSED_S) -> None:
         root: Their directory.
         unused_s: Seconds since they were last written to.
     """
-    with suppress(FileNotFoundError):
-        for path in list(root.iterdir()):
+    for path in list(root.iterdir()) if root.is_dir() else []:
+        with suppress(FileNotFoundError, PermissionError):
             if time.time() - path.stat().st_mtime <= unused_s:
                 continue
             if not path.suffix:
@@ -163,7 +167,7 @@ def _resumed(out: FileIO, note: Path, go_on: Callable[[], None]) -> ArrivingFile
     """A file with as many bytes as are noted, if those are the noted ones; else with none."""
     file = ArrivingFile(out, note)
     noted_bytes, noted_sha256 = _read_note(note)
-    while chunk := out.read(min(CHUNK_BYTES, noted_bytes - file.num_bytes)):
+    while chunk := _read(out, min(CHUNK_BYTES, noted_bytes - file.num_bytes)):
         file.count(chunk)
         go_on()
     if (file.num_bytes, file.sha256()) != (noted_bytes, noted_sha256):
@@ -172,6 +176,14 @@ def _resumed(out: FileIO, note: Path, go_on: Callable[[], None]) -> ArrivingFile
     out.truncate(file.num_bytes)
     out.seek(file.num_bytes)
     return file
+
+
+def _read(out: FileIO, num_bytes: int) -> bytes:
+    """The next bytes of a file; none where its disk cannot give them, so that it begins anew."""
+    try:
+        return out.read(num_bytes) or b""
+    except OSError:
+        return b""
 
 
 def _read_note(note: Path) -> tuple[int, str]:
@@ -192,7 +204,7 @@ def _remove_unlocked(path: Path) -> None:
     """Remove an unfinished object that nobody is at."""
     try:
         descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return
     try:
         if _lock(descriptor, path):

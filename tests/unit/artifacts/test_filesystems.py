@@ -8,7 +8,7 @@ from tests.unit.staging.staged import contents, staged_path
 from trainyard.tasks.artifacts.filesystems import open_filesystem
 from trainyard.tasks.artifacts.storage_errors import translated
 from trainyard.tasks.caching.stage import StageContext
-from trainyard.tasks.errors import InvalidInputError, StorageAccessError, StorageNotFoundError
+from trainyard.tasks.errors import InvalidInputError, StorageAccessError, StorageNotFoundError, StorageUnavailableError
 from trainyard.tasks.specs.datastore import Datastore
 from trainyard.tasks.staging.dataset import stage_references
 from trainyard.tasks.staging.probe import probe_reference
@@ -126,3 +126,9 @@ def test_every_problem_with_credentials_and_regions_has_its_remedy(raised, remed
 def test_an_endpoint_with_an_impossible_port_is_refused(endpoint_url):
     with pytest.raises(InvalidInputError, match="is not a web address"):
         probe_reference(Datastore(url="s3://b", endpoint_url=endpoint_url).as_mount())
+
+
+def test_a_message_that_is_cut_within_a_url_shows_no_part_of_its_credentials():
+    with pytest.raises(StorageUnavailableError) as caught, translated("s3://bucket/key"):
+        raise OSError(f"{'x' * 160} https://user:hunter2secret-and-more-of-it@host/path")
+    assert "hunter2" not in str(caught.value)

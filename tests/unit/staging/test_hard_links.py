@@ -127,6 +127,34 @@ def test_a_change_while_a_file_is_hashed_is_no_version_of_it(stage, source, cont
     assert contents(staged_path(context, product)) == contents(source)
 
 
+def test_a_file_that_gets_another_name_while_it_is_hashed_is_hashed_again(stage, source, context, monkeypatch):
+    real, others = transfer.digest_file, [source.parent / "other"]
+
+    def hash_slowly(path):
+        digest = real(path)
+        if os.path.samefile(path, source / "sub" / "b.txt") and others:
+            os.link(path, others.pop())
+        return digest
+
+    monkeypatch.setattr(transfer, "digest_file", hash_slowly)
+    product, _ = stage()
+    assert contents(staged_path(context, product)) == contents(source)
+
+
+def test_a_change_while_a_file_is_hashed_is_none_of_the_version_that_was_listed(stage, source, monkeypatch):
+    real, changes = transfer.digest_file, ["BETA and more"]
+
+    def hash_late(path):
+        digest = real(path)
+        if os.path.samefile(path, source / "sub" / "b.txt") and changes:
+            (source / "sub" / "b.txt").write_text(changes.pop())
+        return digest
+
+    monkeypatch.setattr(transfer, "digest_file", hash_late)
+    with pytest.raises(ObjectChangedError, match=r"b\.txt"):
+        stage()
+
+
 def test_a_change_before_a_file_is_taken_into_the_pool_is_not_believed(stage, source, context, monkeypatch):
     """What is given for finished waits for a moment: its writer may come in between."""
     real, changes = transfer.fetch_objects, ["BETA"]

@@ -164,3 +164,20 @@ def test_a_file_of_before_it_had_a_number_is_kept(tmp_path):
     with closing(StagingIndex(path)) as index:
         assert index.known_digests("s3://source", OBJECTS[:1]) == {OBJECTS[0].key: "f" * 64}
         assert index.known_product("s3://source", "any") is None
+
+
+def test_a_mistake_of_ours_is_no_damage_and_leaves_no_transaction_open(path):
+    file = index_file.IndexFile(path)
+    before = path.stat().st_ino
+    for mistake in ("INSERT INTO sources VALUES (1)", "INSERT INTO sources (source) VALUES (?)"):
+
+        def work(connection, mistake=mistake):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(mistake)
+
+        with pytest.raises(sqlite3.Error):
+            file.run(work)
+        file.run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+        file.run(lambda connection: connection.execute("COMMIT"))
+    assert path.stat().st_ino == before
+    file.close()

@@ -402,7 +402,7 @@ class Location:
         for page in list_pages(self._fs, self._path):
             for found in page:
                 if not is_folder_marker(found["Key"], found["Size"]):
-                    yield ObjectInfo.from_listing(found["Key"][len(prefix) :], found)
+                    yield ObjectInfo.from_s3(found["Key"][len(prefix) :], found)
 
     def _require_version(self, info: ObjectInfo) -> None:
         try:

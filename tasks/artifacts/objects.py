@@ -27,8 +27,14 @@ class ObjectInfo:
     """When it was last written, in seconds since 1970; 0 where a listing does not say."""
 
     @classmethod
+    def from_s3(cls, key: str, entry: Mapping[str, Any]) -> "ObjectInfo":
+        """The object of one entry of a listing of S3, with all that such a listing tells."""
+        etag = bare_etag(entry["ETag"])
+        return cls(key, entry["Size"], etag, f'"{etag}"', entry["LastModified"].timestamp())
+
+    @classmethod
     def from_listing(cls, key: str, info: Mapping[str, Any]) -> "ObjectInfo":
-        """The object of one entry of an fsspec or S3 listing."""
+        """The object of one entry of an fsspec listing, or of an answer of S3."""
         etag = bare_etag(str(info.get("ETag") or info.get("etag") or ""))
         num_bytes = next(int(info[name]) for name in ("Size", "size", "ContentLength") if name in info)
         version = etag or "-".join(_stamps(info))

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from datetime import datetime
-from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -128,7 +127,8 @@ def _entries(fs: Any, page: Mapping[str, Any], path: str) -> Sequence[Mapping[st
         return [checked_entry(entry, path) for entry in page.get("Contents", [])]
     body, begin, end = page[_TAKEN]
     try:
-        entries: list[Mapping[str, Any]] = [_read(element) for element in _elements(body[begin:end])]
+        objects = ElementTree.fromstring(b"<All>%b</All>" % body[begin:end])
+        entries: list[Mapping[str, Any]] = [_read(element) for element in objects]
     except (ElementTree.ParseError, TypeError, ValueError):
         entries = [checked_entry(entry, path) for entry in _parse(fs, body)]
     if page.get("EncodingType") == "url":  # as botocore asks for, and decodes in what it has parsed itself
@@ -136,17 +136,10 @@ def _entries(fs: Any, page: Mapping[str, Any], path: str) -> Sequence[Mapping[st
     return entries
 
 
-def _elements(objects: bytes) -> Iterator[ElementTree.Element]:
-    """Each object, which is emptied then: thousands that stay would set off the garbage collector."""
-    for _, element in ElementTree.iterparse(BytesIO(b"<All>%b</All>" % objects)):
-        if element.tag == "Contents":
-            yield element
-            element.clear()
-
-
 def _read(element: ElementTree.Element) -> dict[str, Any]:
     """One object; raises ``TypeError`` or ``ValueError`` where something is missing or no such value."""
-    key, num_bytes, etag, modified = (element.findtext(name) for name in _READ)
+    fields = {field.tag: field.text for field in element}
+    key, num_bytes, etag, modified = map(fields.get, _READ)
     if not (key and num_bytes and etag and etag != '""' and modified):
         raise TypeError(key)
     moment = datetime.fromisoformat(f"{modified[:-1]}+00:00" if modified.endswith("Z") else modified)

@@ -110,8 +110,8 @@ def _state(directory: Path) -> str | None:
     try:
         for name, entry in _walk(str(directory)):
             s = entry.stat(follow_symlinks=False)
-            facts = f"{s.st_mode} {s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
-            digest.update(os.fsencode(f"{facts} {name}\0"))
+            facts = f"{s.st_mode} {s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {name}\0"
+            digest.update(facts.encode(errors="surrogateescape"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     return digest.hexdigest()

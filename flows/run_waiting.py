@@ -10,6 +10,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.events.schemas.automations import EventTrigger
 from prefect.exceptions import ObjectNotFound
 
 from trainyard.flows.prefect_errors import prefect_errors
@@ -27,8 +28,8 @@ REMIND_S = 60.0
 """Seconds between two words about a run that has not been started."""
 
 RETRY_AUTOMATION = "trainyard-retry-crashed"
-RESTART_S = 60.0
-"""Seconds in which that automation starts a crashed pipeline again: it waits for 30, and Prefect looks now and then."""
+RESTART_SLACK_S = 30.0
+"""Seconds beyond its own in which that automation starts a crashed pipeline again: Prefect looks now and then."""
 
 BUSY = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
 
@@ -128,26 +129,29 @@ class _Crash:
 
     def __init__(self) -> None:
         self._state_id: UUID | None = None
-        self._seen_at = 0.0
-        self._passes = False
+        self._ends_at = 0.0
 
     def passes(self, client: SyncPrefectClient, run: FlowRun) -> bool:
         """Whether a run that has ended may be started again at any moment."""
         if run.state is None or not run.state.is_crashed():
             return False
         if run.state.id != self._state_id:
-            self._passes = run.run_count > 0 and _restarts_crashed_runs(client)
-            self._state_id, self._seen_at = run.state.id, time.monotonic()  # only now: the server may not have answered
-        return self._passes and time.monotonic() - self._seen_at < RESTART_S
+            restarts_in_s = _restarts_in_s(client) if run.run_count > 0 else None
+            self._state_id = run.state.id  # only now: the server may not have answered
+            self._ends_at = time.monotonic() + (0 if restarts_in_s is None else restarts_in_s + RESTART_SLACK_S)
+        return time.monotonic() < self._ends_at
 
 
-def _restarts_crashed_runs(client: SyncPrefectClient) -> bool:
+def _restarts_in_s(client: SyncPrefectClient) -> float | None:
+    """How long the automation waits before it starts a crashed run again; None where it does not."""
     try:
-        return any(automation.enabled for automation in client.read_automations_by_name(RETRY_AUTOMATION))
+        found = client.read_automations_by_name(RETRY_AUTOMATION)
     except httpx.HTTPStatusError as error:
         if _may_pass(error):
             raise
-        return False  # of a server that does not show automations
+        return None  # of a server that does not show automations
+    waits = (each.trigger.within for each in found if each.enabled and isinstance(each.trigger, EventTrigger))
+    return max((wait.total_seconds() for wait in waits), default=None)
 
 
 def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:

@@ -1,7 +1,7 @@
 """Prefect blocks: a datastore whose secret storage options stay on the Prefect server, and hosts to train on."""
 
 import os
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import httpx
 from prefect.blocks.core import Block
@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from trainyard.tasks.credentials import redacted_url
 from trainyard.tasks.errors import (
     InvalidInputError,
+    PipelineError,
     PrefectUnavailableError,
     StorageAccessError,
     StorageUnavailableError,
@@ -29,6 +30,7 @@ _SETTINGS = {
 }
 
 _SYNC: dict[str, Any] = {"_sync": True}  # Prefect's way to say "no coroutine, please" from any context
+_Block = TypeVar("_Block", bound=Block)
 
 
 class DatastoreBlock(Block):
@@ -101,7 +103,7 @@ def load_datastore(name: str) -> Datastore:
         name: The block's name, as in the Prefect UI.
 
     Raises:
-        InvalidInputError: No block of that name is known to the Prefect server.
+        InvalidInputError: No block of that name is known to the Prefect server, or what it holds is wrong.
         StorageUnavailableError: The Prefect server does not answer; a retry may help.
     """
     return Datastore(url=_load(name).url, block=name)
@@ -127,51 +129,8 @@ def block_options(name: str) -> dict[str, Any]:
 
 
 def _load(name: str) -> DatastoreBlock:
-    try:
-        block = DatastoreBlock.load(name, **_SYNC)
-    except ValueError as error:
-        raise InvalidInputError(
-            f"There is no Prefect block {name!r} of type 'Trainyard Datastore' on {_server()}: create it in the UI "
-            "or with DatastoreBlock(url=...).save(name)."
-        ) from error
-    except RuntimeError as error:
-        if isinstance(error.__cause__, ValidationError):  # Prefect's server takes what the block itself refuses
-            raise InvalidInputError(
-                f"The Prefect block {name!r} of type 'Trainyard Datastore' is wrong: {_problems(error.__cause__)}; "
-                "correct it in the UI."
-            ) from None
-        raise _no_answer(name, error) from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _no_answer(name, error) from error
-    assert isinstance(block, DatastoreBlock), name
-    return block
-
-
-def _server() -> str:
-    """The server that was asked, for people: one of several perhaps, of which another has what they look for."""
-    address: str | None = PREFECT_API_URL.value()
-    if address:
-        return f"the server {redacted_url(address)}"
-    return (
-        "Prefect's temporary server, which was asked because PREFECT_API_URL is not set ('trainyard up' prints the "
-        "line that sets it: export PREFECT_API_URL=...)"
-    )
-
-
-def _no_answer(name: str, error: Exception) -> StorageAccessError | StorageUnavailableError:
-    place = f"The Prefect server that holds the datastore block {name!r}"
-    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
-        return StorageAccessError(
-            f"{place} refused to tell it ({error.response.status_code}): check PREFECT_API_KEY, or "
-            "PREFECT_API_AUTH_STRING."
-        )
-    return StorageUnavailableError(f"{place} did not answer ({type(error).__name__}): check PREFECT_API_URL.")
-
-
-def _problems(error: ValidationError) -> str:
-    """What is wrong with each field, without its value."""
-    found = (f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors(include_input=False))
-    return "; ".join(found)
+    by_code = "DatastoreBlock(url=...).save(name)"
+    return _load_block(DatastoreBlock, name, by_code, refused=StorageAccessError, silent=StorageUnavailableError)
 
 
 class HostsBlock(Block):
@@ -197,20 +156,66 @@ def load_hosts(name: str) -> Hosts:
         name: The block's name, as in the Prefect UI.
 
     Raises:
-        InvalidInputError: No block of that name is known to the Prefect server.
+        InvalidInputError: No block of that name is known to the Prefect server, or what it holds is wrong.
         PrefectUnavailableError: The Prefect server does not answer; a retry may help.
     """
+    by_code = "HostsBlock(target=Hosts(...)).save(name) from trainyard.tasks.blocks"
+    block = _load_block(HostsBlock, name, by_code, refused=PrefectUnavailableError, silent=PrefectUnavailableError)
+    return block.target
+
+
+def _load_block(
+    kind: type[_Block], name: str, by_code: str, *, refused: type[PipelineError], silent: type[PipelineError]
+) -> _Block:
+    """A saved block.
+
+    Args:
+        kind: Its class.
+        name: Its name.
+        by_code: What creates one, for people.
+        refused: Raised where the server does not let us read it.
+        silent: Raised where the server does not answer.
+
+    Raises:
+        InvalidInputError: There is no such block, or what it holds is wrong.
+    """
+    block_type = kind._block_type_name
     try:
-        block = HostsBlock.load(name, **_SYNC)
+        block = kind.load(name, **_SYNC)
     except ValueError as error:
         raise InvalidInputError(
-            f"There is no Prefect block {name!r} of type 'Trainyard Hosts' on {_server()}: create it in the UI "
-            "or with HostsBlock(target=Hosts(...)).save(name) from trainyard.tasks.blocks."
+            f"There is no Prefect block {name!r} of type {block_type!r} on {_server()}: create it in the UI or with "
+            f"{by_code}."
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
-        raise PrefectUnavailableError(
-            f"The Prefect server that holds the hosts block {name!r} did not answer "
-            f"({type(error).__name__}): check PREFECT_API_URL."
-        ) from error
-    assert isinstance(block, HostsBlock), name
-    return block.target
+        if isinstance(error.__cause__, ValidationError):  # Prefect's server takes what the block itself refuses
+            raise InvalidInputError(
+                f"The Prefect block {name!r} of type {block_type!r} is wrong: {_problems(error.__cause__)}; correct it "
+                "in the UI."
+            ) from None
+        place = f"The Prefect server that holds the block {name!r} of type {block_type!r}"
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+            raise refused(
+                f"{place} refused to tell it ({error.response.status_code}): check PREFECT_API_KEY, or "
+                "PREFECT_API_AUTH_STRING."
+            ) from error
+        raise silent(f"{place} did not answer ({type(error).__name__}): check PREFECT_API_URL.") from error
+    assert isinstance(block, kind), name
+    return block
+
+
+def _server() -> str:
+    """The server that was asked, for people: one of several perhaps, of which another has what they look for."""
+    address: str | None = PREFECT_API_URL.value()
+    if address:
+        return f"the server {redacted_url(address)}"
+    return (
+        "Prefect's temporary server, which was asked because PREFECT_API_URL is not set ('trainyard up' prints the "
+        "line that sets it: export PREFECT_API_URL=...)"
+    )
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong with each field, without its value."""
+    found = (f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors(include_input=False))
+    return "; ".join(found)

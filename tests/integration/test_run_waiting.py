@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -56,8 +57,10 @@ def result_of(run):
 
 @pytest.fixture
 def restarting(server):
-    """There is the automation that starts crashed pipelines again; here, the tests do what it does."""
-    trigger = EventTrigger(expect={"nothing.that.happens"}, posture=Posture.Reactive, threshold=1)
+    """There is the automation that starts crashed pipelines again after two seconds; the tests do what it does."""
+    trigger = EventTrigger(
+        expect={"nothing.that.happens"}, posture=Posture.Reactive, threshold=1, within=timedelta(seconds=2)
+    )
     made = server.create_automation(AutomationCore(name=RETRY_AUTOMATION, trigger=trigger, actions=[DoNothing()]))
     yield
     server.delete_automation(made)
@@ -83,12 +86,12 @@ def test_a_pipeline_that_crashed_and_is_started_again_is_waited_for(submitted, s
 
 
 def test_a_crash_is_the_end_where_nothing_starts_the_pipeline_again(submitted, server, restarting, monkeypatch):
-    monkeypatch.setattr(run_waiting, "RESTART_S", 1.0)
+    monkeypatch.setattr(run_waiting, "RESTART_SLACK_S", 1.0)
     crash(server, submitted)
     began = time.monotonic()
     with pytest.raises(errors.TrainingFailedError, match="ended as Crashed"):
         submitted.wait_for_completion()
-    assert time.monotonic() - began >= 1.0
+    assert time.monotonic() - began >= 3.0, "what the automation waits for, and a little"
 
 
 def test_a_crash_is_the_end_at_once_without_the_automation(submitted, server):
@@ -96,7 +99,7 @@ def test_a_crash_is_the_end_at_once_without_the_automation(submitted, server):
     began = time.monotonic()
     with pytest.raises(errors.TrainingFailedError, match="ended as Crashed"):
         submitted.wait_for_completion()
-    assert time.monotonic() - began < run_waiting.RESTART_S / 2
+    assert time.monotonic() - began < run_waiting.RESTART_SLACK_S / 2
 
 
 def end_after(proxy, num_failures, end):

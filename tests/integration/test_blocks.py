@@ -1,15 +1,17 @@
-"""What a datastore's Prefect block says reaches the staging."""
+"""What a Prefect block says reaches the staging, and whoever made a wrong one."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 from pydantic import ValidationError
 
 from tests.unit.staging.staged import staged_path
-from trainyard import PyTorch, errors
-from trainyard.tasks.blocks import DatastoreBlock
+from trainyard import Hosts, PyTorch, errors
+from trainyard.tasks.blocks import DatastoreBlock, HostsBlock, load_datastore, load_hosts
 from trainyard.tasks.caching.stage import StageContext
 from trainyard.tasks.errors import InvalidInputError
 from trainyard.tasks.specs.datastore import DataReference, Datastore
@@ -64,6 +66,24 @@ def test_a_block_is_taken_where_a_datastore_is(prefect_server, tmp_path):
     assert PyTorch.model_validate_json(estimator.model_dump_json()) == estimator
     with pytest.raises(ValidationError, match="a Prefect block that was not saved"):
         PyTorch(**job, script_params={"--a": DatastoreBlock(url="s3://training-data")})
+
+
+@pytest.mark.parametrize(
+    ("block", "wrong", "field"),
+    [
+        (DatastoreBlock(url="s3://b"), {"url": ""}, "url"),
+        (HostsBlock(target=Hosts(hosts=["one"])), {"target": {"hosts": []}}, "target.hosts"),
+    ],
+)
+def test_a_block_that_holds_something_wrong_is_bad_input(prefect_server, block, wrong, field):
+    """Prefect's server keeps values that the block itself would refuse."""
+    saved = block.save("wrong", overwrite=True)
+    with get_client(sync_client=True) as client:
+        client.update_block_document(saved, BlockDocumentUpdate(data=wrong, merge_existing_data=False))
+    load = load_datastore if isinstance(block, DatastoreBlock) else load_hosts
+    said = f"'wrong' of type '{block._block_type_name}' is wrong: {field}: .*; correct it in the UI"
+    with pytest.raises(InvalidInputError, match=said):
+        load("wrong")
 
 
 def test_the_server_that_has_no_such_block_is_named(prefect_server):

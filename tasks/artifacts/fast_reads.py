@@ -8,7 +8,7 @@ translated. A fast read is therefore either right or not there.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from trainyard.tasks.artifacts.digests import CHUNK_BYTES
 from trainyard.tasks.artifacts.objects import bare_etag
+from trainyard.tasks.artifacts.read_ahead import never
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
@@ -67,17 +68,26 @@ class FastReader:
         reader: FastReader | None = fs._trainyard_fast_reader
         return reader
 
-    def read(self, path: str, etag: str, byte_range: tuple[int, int], *, is_whole: bool) -> memoryview | None:
+    def read(
+        self,
+        path: str,
+        etag: str,
+        byte_range: tuple[int, int],
+        is_stopped: Callable[[], bool] = never,
+        *,
+        is_whole: bool,
+    ) -> memoryview | None:
         """Bytes of one version of an object, at once.
 
         Args:
             path: ``bucket/key``.
             etag: What ``If-Match`` asks for, in quotes.
             byte_range: First byte, and the byte after the last one.
+            is_stopped: Whether nobody waits for them any more; asked with each mebibyte.
             is_whole: Whether that is all of the object, which is then asked for without a range.
 
         Returns:
-            The bytes; None where it did not work, whatever the reason, or where others would have come.
+            The bytes; None where it did not work, whatever the reason, or where others would have come, or too late.
         """
         if self._failures >= _GIVE_UP_AFTER:
             return None
@@ -85,11 +95,12 @@ class FastReader:
             answer = self._get(path, etag, None if is_whole else byte_range)
             if not _is_version(answer, etag) or answer.range != byte_range:
                 return None  # before the body is read, which may be of any size
-            data = memoryview(answer.bytes())
+            num_bytes = byte_range[1] - byte_range[0]
+            data = memoryview(answer.bytes()) if num_bytes <= CHUNK_BYTES else _joined(answer, num_bytes, is_stopped)
         except Exception as error:  # whatever it is, s3fs reads next and says what is wrong
             _log_failure(path, error)
             return None
-        return data if len(data) == byte_range[1] - byte_range[0] else None
+        return data if len(data) == num_bytes else None
 
     def read_newest(self, path: str, most_bytes: int) -> memoryview | None:
         """An object in whatever version it has now: one answer is of one version.
@@ -201,6 +212,17 @@ class FastReader:
 
 def _is_version(answer: "GetResult", etag: str) -> bool:
     return bare_etag(answer.meta["e_tag"] or "") == bare_etag(etag)
+
+
+def _joined(answer: "GetResult", num_bytes: int, is_stopped: Callable[[], bool]) -> memoryview:
+    """The bytes of an answer; fewer where nobody waits for them any more."""
+    data, end = bytearray(num_bytes), 0
+    for chunk in answer.stream(min_chunk_size=CHUNK_BYTES):
+        data[end : end + len(chunk)] = chunk
+        end += len(chunk)
+        if is_stopped():
+            break
+    return memoryview(data)[:end]
 
 
 def _beyond(first: int, chunks: Iterable[bytes]) -> Iterator[memoryview]:

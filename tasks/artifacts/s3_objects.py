@@ -242,7 +242,7 @@ def _read_block(wanted: _Wanted, reader: FastReader | None, start: int, end: int
     if reader is None:
         return _read_block_slowly(wanted, start, end)
     is_whole = wanted.is_all(start, end)
-    fast = reader.read(wanted.path, wanted.info.etag or "", (start, end), is_whole=is_whole)
+    fast = reader.read(wanted.path, wanted.info.etag or "", (start, end), wanted.is_stopped, is_whole=is_whole)
     data = _read_block_slowly(wanted, start, end) if fast is None else fast
     reader.count(failed=fast is None)
     return data

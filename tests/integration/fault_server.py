@@ -30,6 +30,7 @@ FaultKind = Literal[
     "reset",
     "stalled",
     "silent",
+    "slow",
     "500",
     "503",
     "403",
@@ -57,6 +58,8 @@ _REFUSALS = {
 }
 _MODIFIED = datetime(2024, 5, 17, 12, 0, 0, tzinfo=timezone.utc)
 _STALL_S = 60.0
+_SLOW_S = 0.05
+"""Before each 256 KiB: some 5 MB a second."""
 
 
 @dataclass
@@ -330,6 +333,8 @@ class _Service:
             data = found.read(position, min(position + (1 << 18), stop))
             self.server.sent_bytes += len(data)
             await answer.write(data)
+            if kind == "slow":
+                await asyncio.sleep(_SLOW_S)
         if kind == "stalled":
             await asyncio.sleep(_STALL_S)
         if kind in ("truncated", "stalled"):

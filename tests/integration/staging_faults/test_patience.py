@@ -48,6 +48,22 @@ def test_ctrl_c_waits_for_one_time_out_at_most(server, bucket_name, context, kin
     assert_right(server, bucket_name, context, stage_references([reference(server, bucket_name)], context))
 
 
+@pytest.mark.parametrize("range_status", [206, 200])
+@pytest.mark.parametrize("num_blocks", [1, 3])
+def test_ctrl_c_does_not_wait_for_blocks_of_a_slow_server(server, bucket_name, context, num_blocks, range_status):
+    server.range_status = range_status
+    objects = {f"train/{n}": made_up(num_blocks * BLOCK_BYTES, n) for n in range(4)}
+    server.buckets[bucket_name] = objects
+    server.add_fault("slow")
+    key_press = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    server.on_read = lambda key, nth: None if key_press.ident else key_press.start()
+    sent_before = server.sent_bytes
+    with pytest.raises(KeyboardInterrupt):
+        stage_references([reference(server, bucket_name)], context)
+    assert server.sent_bytes - sent_before < 0.8 * 4 * num_blocks * BLOCK_BYTES
+    assert_nothing_looks_whole(context)
+
+
 def test_an_error_does_not_wait_for_an_object_that_stalls(server, bucket_name, context):
     put_small_objects(server, bucket_name, 20)
     server.add_fault("silent", lambda key, nth: key == VICTIM)

@@ -4,6 +4,7 @@ import os
 
 from trainyard.tasks.artifacts.datasets import dataset_path
 from trainyard.tasks.specs.datastore import Datastore
+from trainyard.tasks.staging.dataset import stage_references
 
 # Of one test; the two transports and all faults together read tens of thousands. More where time allows.
 NUM_OBJECTS = 5_000 if os.environ.get("SLOW_TESTS") else 1_000
@@ -38,3 +39,11 @@ def assert_right(server, bucket, context, product, prefix="train/"):
 def assert_nothing_looks_whole(context):
     assert not (context.home / "datasets").exists() or list((context.home / "datasets").iterdir()) == []
     assert list((context.home / "objects" / "partial").iterdir()) == []
+
+
+def assert_right_without_faults(server, bucket, context, prefix="train/"):
+    """A staging that failed has left nothing that looks whole, and another one is right once the server is."""
+    assert_nothing_looks_whole(context)
+    server.faults.clear()
+    product = stage_references([reference(server, bucket, prefix.rstrip("/"))], context)
+    assert_right(server, bucket, context, product, prefix)

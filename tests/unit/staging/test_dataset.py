@@ -214,14 +214,19 @@ def hang_while_building(url, context, linked):
     stage_references([Datastore(url=url).as_mount()], context)
 
 
-def test_a_directory_whose_building_is_killed_is_not_there(source, context):
+def kill_once_there(work, *arguments):
+    """Let another process work until it sets the event that is its last argument, and kill it there."""
     spawn = multiprocessing.get_context("spawn")
-    linked = spawn.Event()
-    child = spawn.Process(target=hang_while_building, args=(str(source), context, linked))
+    there = spawn.Event()
+    child = spawn.Process(target=work, args=(*arguments, there))
     child.start()
-    assert linked.wait(30)
+    assert there.wait(30)
     os.kill(child.pid, signal.SIGKILL)
     child.join(10)
+
+
+def test_a_directory_whose_building_is_killed_is_not_there(source, context):
+    kill_once_there(hang_while_building, str(source), context)
     assert_no_dataset_looks_whole(context)
     product = stage_references([Datastore(url=str(source)).as_mount()], context)
     assert contents(staged_path(context, product)) == contents(source)
@@ -237,13 +242,7 @@ def hang_while_staging(url, context, started):
 
 
 def test_a_killed_staging_leaves_nothing_behind_for_long(source, context):
-    spawn = multiprocessing.get_context("spawn")
-    started = spawn.Event()
-    child = spawn.Process(target=hang_while_staging, args=(str(source), context, started))
-    child.start()
-    assert started.wait(30)
-    os.kill(child.pid, signal.SIGKILL)
-    child.join(10)
+    kill_once_there(hang_while_staging, str(source), context)
     partial = context.home / "objects" / "partial"
     assert list(partial.iterdir()) != []
     stage_references([Datastore(url=str(source)).path("a.txt")], context)

@@ -126,25 +126,28 @@ def few_inodes(tmp_path):
         yield disk
 
 
+def small_objects(server, num_objects, num_datasets):
+    """So many objects in all, shared out among datasets; gives their references."""
+    for name in ("data", "more")[:num_datasets]:
+        server.put(name, {f"{n:05}": b"x" * 200 for n in range(num_objects // num_datasets)})
+    return [reference(server), Datastore(url="s3://more", endpoint_url=server.endpoint_url).as_mount()][:num_datasets]
+
+
 @pytest.mark.parametrize("num_datasets", [1, 2])
 def test_small_objects_need_a_block_each(server, ext4, tmp_path, num_datasets):
-    for name in ("data", "more"):
-        server.put(name, {f"{n:05}": b"x" * 200 for n in range(15_000 // num_datasets)})
+    references = small_objects(server, 15_000, num_datasets)
     context = StageContext(store_url=str(tmp_path / "store"), home=ext4 / "home")
-    references = [reference(server), Datastore(url="s3://more", endpoint_url=server.endpoint_url).as_mount()]
     with pytest.raises(DiskFullError, match=r"0\.003 GB \(which take 0\.061 GB\) are to be transferred") as caught:
-        stage_references(references[:num_datasets], context)
+        stage_references(references, context)
     assert (caught.value.needed_bytes, server.reads) == (15_000 * 4096, [])
 
 
 @pytest.mark.parametrize("num_datasets", [1, 2])
 def test_more_files_than_inodes_are_refused_before_a_byte_is_read(server, few_inodes, tmp_path, num_datasets):
-    for name in ("data", "more"):
-        server.put(name, {f"{n:05}": b"x" * 200 for n in range(1_000 // num_datasets)})
+    references = small_objects(server, 1_000, num_datasets)
     context = StageContext(store_url=str(tmp_path / "store"), home=few_inodes / "home")
-    references = [reference(server), Datastore(url="s3://more", endpoint_url=server.endpoint_url).as_mount()]
     with pytest.raises(DiskFullError, match=r"1,000 files are to be made, and it has \d+ inodes left.*trainyard gc"):
-        stage_references(references[:num_datasets], context)
+        stage_references(references, context)
     assert server.reads == []
     server.buckets = {"data": {}}
     server.put("data", {f"{n:05}": b"%d" % n for n in range(300)})

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ from trainyard.tasks.errors import (
 )
 
 _PUT_ATTEMPTS = 3
+_RENEWED_S = 1800.0
+"""How old an object on a server may be for whom it is stored again without being written again: what was written within
+an hour, 'trainyard gc' leaves alone."""
 _NUM_WORKERS = 8
 """Objects in flight at once, where each waits for a network."""
 
@@ -158,17 +162,21 @@ class ArtifactStore:
         self._each(self._verify_object, {entry.sha256 for entry in self.list_tree(ref).entries})
 
     def holds(self, sha256: str) -> bool:
-        """Whether an object is here and right; then it counts as stored again just now.
+        """Whether an object is here and right, and stays for as long as one that is stored just now.
 
-        What is damaged is not held: it must not be kept in place of what is whole.
+        What is damaged is not held: it must not be kept in place of what is whole. Nor is what has been on a server
+        for long, where only writing it again says that it is used.
         """
+        target = self._object(sha256)
         try:
             self._verify_object(sha256)
         except ArtifactDamagedError:
-            self._object(sha256).clear_directory()
+            target.clear_directory()
             return False
-        self._object(sha256).touch()  # 'trainyard gc' leaves it alone
-        return True
+        if self.root.is_local:
+            target.touch()  # 'trainyard gc' leaves it alone
+            return True
+        return not _is_aging(target)
 
     def materialize(self, ref: ArtifactRef, destination: Path) -> Path:
         """Copy an artifact to a local path, verified on the way; the path appears whole or not at all.
@@ -275,6 +283,15 @@ class ArtifactStore:
             raise _unreadable(sha256, self.url, error) from error
         if hasher.hexdigest() != sha256:
             raise _damaged(sha256, hasher.hexdigest(), self.url)
+
+
+def _is_aging(location: Location) -> bool:
+    """Whether an object may be removed for its age soon, or was just now."""
+    try:
+        found = location.find_object()
+    except StorageNotFoundError:
+        return True
+    return found is None or 0 < found.modified_s < time.time() - _RENEWED_S
 
 
 def _as_text(files: Mapping[str, Path]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import shutil
 import uuid
+from datetime import timedelta
 from importlib.util import find_spec
 
 import pytest
@@ -88,3 +89,17 @@ def test_damaged_and_missing_objects_are_told_apart_from_a_server_that_fails(ser
         store.verify(ref)
     server.buckets[bucket][key] = whole
     store.verify(ref)
+
+
+def test_what_is_stored_again_is_written_again_before_it_is_old(server, bucket):
+    """A garbage collection on another machine sees on a server only when something was written."""
+    store = ArtifactStore(f"s3://{bucket}")
+    server.put(bucket, {})
+    ref = store.put_bytes(b"alpha")
+    [object_] = server.buckets[bucket].values()
+    store.put_bytes(b"alpha")
+    assert list(server.buckets[bucket].values()) == [object_], "as it was"
+    object_.modified -= timedelta(minutes=40)
+    assert store.put_bytes(b"alpha") == ref
+    [renewed] = server.buckets[bucket].values()
+    assert renewed.modified > object_.modified

@@ -106,7 +106,7 @@ def test_a_pipeline_that_is_killed_is_started_again_once(on_yard, linear_project
         return [process for process in engines if process in marked(run.id)]
 
     before = set(on_yard.home.glob("checkpoints/*/last.pt"))
-    job = small_estimator(linear_project, points, script_params={"--epochs": 20, "--nap": 1, "--seed": 12})
+    job = small_estimator(linear_project, points, script_params={"--epochs": 8, "--nap": 1, "--seed": 12})
     run = Experiment("lines").submit(job, export=None)
     assert wait_for(lambda: set(on_yard.home.glob("checkpoints/*/last.pt")) - before, 120)
     (killed,) = processes()

@@ -1,6 +1,7 @@
 """What the ranks write while they run, passed on as it comes."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class Follower:
         self._metrics = MetricsTail(run.records)
         self._on_progress = on_progress
         self._interval_s = Settings().progress_interval_s
-        self._shown_at = 0.0
+        self._shown_at = -math.inf  # the clock begins when the machine starts
         self._unshown = False
         self._told: set[str] = set()
 

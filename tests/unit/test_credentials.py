@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from trainyard import Datastore, cli
+from trainyard.cli.output import BAD_INPUT
 from trainyard.flows.answers import Answer, Failure, _keep
 from trainyard.flows.preflight import _store_problems
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -120,7 +121,7 @@ def test_a_key_of_s3_may_hold_anything_and_one_of_the_web_no_query():
 def test_every_command_refuses_a_store_with_credentials_without_showing_them(command, home, monkeypatch, capsys):
     monkeypatch.setenv("TRAINYARD_STORE", "s3://KEY:SECRETPW@b/x")
     done = CliRunner().invoke(cli.app, command.split())
-    assert (done.exit_code, "SECRETPW" in done.output + capsys.readouterr().err) == (cli.BAD_INPUT, False)
+    assert (done.exit_code, "SECRETPW" in done.output + capsys.readouterr().err) == (BAD_INPUT, False)
     assert "holds a password" in done.output
 
 

@@ -34,7 +34,7 @@ def trainyard(
 
 
 for command in (run, up, down, deploy, explain, gc, doctor, install_horovod):
-    app.command()(command)
+    app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(models_app, name="models")
 
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from trainyard import cli
+from trainyard.cli import pipelines
+from trainyard.cli.output import BAD_INPUT, FAILED
 from trainyard.flows.cleaning import render_collection
 from trainyard.tasks.artifacts.products import StagedData
 from trainyard.tasks.artifacts.store import ArtifactStore
@@ -31,7 +33,7 @@ def pipeline(tmp_path):
 
 
 def modes(pipeline, refresh=(), from_stage=None):
-    loaded = cli._load(pipeline, [], list(refresh), from_stage, server=False)
+    loaded = pipelines._load(pipeline, [], list(refresh), from_stage, server=False)
     return {name: policy.cache for name, policy in loaded.policies.items() if policy.cache != "on"}
 
 
@@ -42,7 +44,7 @@ def test_from_a_stage_on_everything_is_made_again(pipeline):
 
 def test_one_stage_is_refreshed_alone_and_keeps_its_policy(pipeline):
     assert modes(pipeline, refresh=["train"]) == {"train": "refresh"}
-    assert cli._load(pipeline, [], ["train"], None, server=False).policies["train"].retries == 2
+    assert pipelines._load(pipeline, [], ["train"], None, server=False).policies["train"].retries == 2
     assert modes(pipeline, ["stage"], "validate") == dict.fromkeys(("stage", "validate", "register"), "refresh")
 
 
@@ -108,7 +110,7 @@ def test_gc_says_why_nothing_goes(home):
 @pytest.mark.parametrize("command", [["gc", "--keep-days", "1"], ["explain"]])
 def test_a_named_store_that_is_not_there_is_refused(home, tmp_path, command):
     done = CliRunner().invoke(cli.app, [*command, "--store", str(tmp_path / "nowhere")])
-    assert done.exit_code == cli.BAD_INPUT
+    assert done.exit_code == BAD_INPUT
     assert "there is no such place" in done.output
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "nowhere").mkdir()
@@ -127,9 +129,9 @@ def test_where_the_store_is_elsewhere_each_place_has_the_limit():
 
 
 def test_gc_without_a_limit_removes_nothing_and_says_why(home):
-    with pytest.raises(SystemExit) as ended:
-        cli.gc()
-    assert ended.value.code == cli.BAD_INPUT
+    done = gc()
+    assert done.exit_code == BAD_INPUT
+    assert "Say how much to keep" in done.output
 
 
 @pytest.mark.parametrize("command", [["up", "--yes"], ["install-horovod"], ["run", "pipeline.yaml"]])
@@ -143,23 +145,26 @@ def test_a_home_that_cannot_be_written_is_one_line(tmp_path, pipeline, command):
     assert "TRAINYARD_HOME" in done.stderr
 
 
+@pytest.fixture
+def failing_down(monkeypatch):
+    """Run a command whose work ends with an error."""
+
+    def run(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr("trainyard.deployments.local.down.bring_down", fail)
+        return CliRunner().invoke(cli.app, ["down"])
+
+    return run
+
+
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "Make room"), (errno.EROFS, "permissions")])
-def test_a_disk_that_cannot_be_written_is_named_with_what_to_do(monkeypatch, capsys, number, words):
-    def fails():
-        raise OSError(number, os.strerror(number), "/disk/services/server.json")
-
-    monkeypatch.setattr(cli, "app", fails)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == cli.FAILED
-    assert f"/disk/services/server.json: {os.strerror(number)}" in said and words in said
+def test_a_disk_that_cannot_be_written_is_named_with_what_to_do(failing_down, number, words):
+    done = failing_down(OSError(number, os.strerror(number), "/disk/services/server.json"))
+    assert done.exit_code == FAILED
+    assert f"/disk/services/server.json: {os.strerror(number)}" in done.output and words in done.output
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
-    def fails():
-        raise FileNotFoundError(errno.ENOENT, "no such file")
-
-    monkeypatch.setattr(cli, "app", fails)
-    with pytest.raises(FileNotFoundError):
-        cli.main()
+def test_a_defect_keeps_its_traceback(failing_down):
+    assert isinstance(failing_down(FileNotFoundError(errno.ENOENT, "no such file")).exception, FileNotFoundError)

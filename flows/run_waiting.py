@@ -136,22 +136,25 @@ class _Crash:
         if run.state is None or not run.state.is_crashed():
             return False
         if run.state.id != self._state_id:
-            restarts_in_s = _restarts_in_s(client) if run.run_count > 0 else None
+            wait_s = _wait_for_restart_s(client) if run.run_count > 0 else 0.0
             self._state_id = run.state.id  # only now: the server may not have answered
-            self._ends_at = time.monotonic() + (0 if restarts_in_s is None else restarts_in_s + RESTART_SLACK_S)
+            self._ends_at = time.monotonic() + wait_s
         return time.monotonic() < self._ends_at
 
 
-def _restarts_in_s(client: SyncPrefectClient) -> float | None:
-    """How long the automation waits before it starts a crashed run again; None where it does not."""
+def _wait_for_restart_s(client: SyncPrefectClient) -> float:
+    """In how many seconds the automation will have started a crashed run again; 0 where there is none that does."""
     try:
         found = client.read_automations_by_name(RETRY_AUTOMATION)
     except httpx.HTTPStatusError as error:
         if _may_pass(error):
             raise
-        return None  # of a server that does not show automations
-    waits = (each.trigger.within for each in found if each.enabled and isinstance(each.trigger, EventTrigger))
-    return max((wait.total_seconds() for wait in waits), default=None)
+        return 0.0  # of a server that does not show automations
+    triggers = [automation.trigger for automation in found if automation.enabled]
+    if not triggers:
+        return 0.0
+    own = (trigger.within.total_seconds() for trigger in triggers if isinstance(trigger, EventTrigger))
+    return max(own, default=0.0) + RESTART_SLACK_S
 
 
 def _read(client: SyncPrefectClient, run_id: UUID) -> FlowRun:

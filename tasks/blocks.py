@@ -106,7 +106,7 @@ def load_datastore(name: str) -> Datastore:
         InvalidInputError: No block of that name is known to the Prefect server, or what it holds is wrong.
         StorageUnavailableError: The Prefect server does not answer; a retry may help.
     """
-    return Datastore(url=_load(name).url, block=name)
+    return Datastore(url=_load_datastore_block(name).url, block=name)
 
 
 def block_options(name: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def block_options(name: str) -> dict[str, Any]:
     Returns:
         The fields that a ``Datastore`` has too, and the ``storage_options``.
     """
-    block = _load(name)
+    block = _load_datastore_block(name)
     return {
         "url": block.url,
         "endpoint_url": block.endpoint_url,
@@ -128,7 +128,7 @@ def block_options(name: str) -> dict[str, Any]:
     }
 
 
-def _load(name: str) -> DatastoreBlock:
+def _load_datastore_block(name: str) -> DatastoreBlock:
     by_code = "DatastoreBlock(url=...).save(name)"
     return _load_block(DatastoreBlock, name, by_code, refused=StorageAccessError, silent=StorageUnavailableError)
 

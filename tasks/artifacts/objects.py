@@ -28,7 +28,7 @@ class ObjectInfo:
 
     @classmethod
     def from_s3(cls, key: str, entry: Mapping[str, Any]) -> "ObjectInfo":
-        """The object of one entry of a listing of S3, with all that such a listing tells."""
+        """The object of one entry of a listing of S3, which tells all of this; thousands come at once."""
         etag = bare_etag(entry["ETag"])
         return cls(key, entry["Size"], etag, f'"{etag}"', entry["LastModified"].timestamp())
 
